@@ -1,0 +1,93 @@
+"""The exporter over HTTP: `/metrics`, `/healthz`, `/readyz` and the ingest.
+
+What comes in: requests. What goes out: expositions and answers. It must not know sources, turns
+or sinks beyond the `Exporter` it serves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+
+from exporter import __version__
+from exporter.service import Exporter
+from exporter.sources.ingest import BadBatchError
+
+log = logging.getLogger(__name__)
+
+LARGEST_BODY = 4 * 1024 * 1024
+
+
+def create_app(exporter: Exporter) -> FastAPI:
+    """The ASGI application; its lifespan runs the exporter."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        task = asyncio.create_task(exporter.run())
+        yield
+        task.cancel()
+        try:
+            await task
+        except asyncio.CancelledError:
+            pass
+        except Exception:
+            log.exception("the exporter stopped with an error")
+
+    app = FastAPI(title="Talkscope exporter", version=__version__, lifespan=lifespan, docs_url=None)
+
+    @app.get("/metrics")
+    async def metrics(request: Request) -> Response:
+        body, content_type = exporter.metrics.render(request.headers.get("accept", ""))
+        return Response(body, media_type=content_type)
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz() -> JSONResponse:
+        """Ready when the target can be read; the body names what cannot, and why."""
+        down = {h.name: h.reason for h in exporter.health if not h.up and h.failures}
+        ready = exporter.http.health.up
+        return JSONResponse({"ready": ready, "down": down}, status_code=200 if ready else 503)
+
+    @app.get("/v1/clock")
+    async def clock() -> dict[str, float]:
+        return {"unix": time.time()}
+
+    @app.get("/v1/target")
+    async def target() -> dict[str, Any]:
+        """What the exporter knows of the deployment, for `talkscope doctor` and the bench."""
+        return exporter.describe() | {"open_turns": exporter.open_turns}
+
+    @app.post("/v1/marks", status_code=202)
+    async def marks(request: Request) -> JSONResponse:
+        announced = request.headers.get("content-length", "0")
+        if announced.isdigit() and int(announced) > LARGEST_BODY:
+            return _too_large()
+        body = bytearray()
+        async for part in request.stream():
+            body += part
+            if len(body) > LARGEST_BODY:
+                return _too_large()
+        try:
+            accepted, duplicates = exporter.take_marks(bytes(body))
+        except BadBatchError as error:
+            return JSONResponse({"error": str(error), "field": error.field}, status_code=400)
+        return JSONResponse({"accepted": accepted, "duplicates": duplicates}, status_code=202)
+
+    return app
+
+
+def _too_large() -> JSONResponse:
+    return JSONResponse(
+        {"error": f"a batch is at most {LARGEST_BODY} bytes; send fewer records", "field": "body"},
+        status_code=413,
+    )

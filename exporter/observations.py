@@ -1,0 +1,135 @@
+"""What a source yields: one small record for each thing it saw.
+
+Sources create these, `exporter.turns` consumes them. All times are seconds since the Unix
+epoch on the exporter's clock. They carry no Prometheus or OpenTelemetry type.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from exporter import stages
+from exporter.upstream import Line
+
+
+@dataclass(frozen=True, slots=True)
+class TargetEvent:
+    """An event of OpenTalking, from Redis or relayed from a client's event stream."""
+
+    at: float
+    source: stages.Source
+    session: str
+    name: str
+    data: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """A measuring line of the pipeline's log; `stamped` when `at` is the line's own time."""
+
+    at: float
+    line: Line
+    stamped: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSeen:
+    """What is known of a session: its hash in Redis, or what a client tells.
+
+    `marks` are absolute; None means "not told", never "has none".
+    """
+
+    at: float
+    session: str
+    model: str | None = None
+    avatar: str | None = None
+    state: str | None = None
+    marks: Mapping[str, float] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+    outcome: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ClockBasis:
+    """How well a client's clock is known on the exporter's clock (seconds)."""
+
+    offset: float
+    uncertainty: float
+
+
+@dataclass(frozen=True, slots=True)
+class TurnOpened:
+    """A client has given its input and now waits for the answer."""
+
+    at: float
+    session: str
+    turn: str
+    started: float
+    input: str | None
+    phase: str | None
+    clock: ClockBasis
+
+
+@dataclass(frozen=True, slots=True)
+class TurnReported:
+    """A client's whole account of one turn; `marks` are absolute."""
+
+    opened: TurnOpened
+    marks: Mapping[str, float]
+    outcome: str
+    samples: Mapping[str, float] = field(default_factory=dict)
+    drift: Mapping[str, Any] | None = None
+    bases: Mapping[str, str] = field(default_factory=dict)
+    absent: Mapping[str, str] = field(default_factory=dict)
+    error: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TargetStarted:
+    """The target's processes have just come up: the next turn is a cold one."""
+
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class BackendsSeen:
+    """Which backend serves which model, as `/models` lists them."""
+
+    at: float
+    backends: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One level: `name` is a catalogue key or gauge name, `value` in its base unit."""
+
+    name: str
+    value: float
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Readings:
+    """Everything one source can say at this moment.
+
+    It replaces what the source said before, so a source that fails sends an empty one and its
+    values are withdrawn instead of being served for ever.
+    """
+
+    at: float
+    source: str
+    readings: tuple[Reading, ...] = ()
+
+
+Observation = (
+    TargetEvent
+    | LogLine
+    | SessionSeen
+    | TurnOpened
+    | TurnReported
+    | TargetStarted
+    | BackendsSeen
+    | Readings
+)

@@ -1,0 +1,118 @@
+"""The record of one turn, and the evidence it is made from.
+
+What comes in: nothing; these are the shapes that `exporter.turns` fills, `exporter.timeline`
+computes on and the sinks read. It must not know where evidence comes from.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from exporter import upstream
+from exporter.observations import TurnOpened, TurnReported
+from exporter.stages import Source, Startup
+
+JOIN_TOLERANCE_S = 0.1
+"""How much earlier than its input a `speech.started` may seem, for clocks and delivery."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """One finished turn. Fields as in docs/bundle.md; `to_json` gives the bundle's line."""
+
+    session: str
+    turn: int
+    model: str | None
+    backend: str | None
+    avatar: str | None
+    startup: Startup
+    outcome: str
+    client_turn: str | None = None
+    trace_id: str | None = None
+    input: str | None = None
+    phase: str | None = None
+    error: dict[str, str] | None = None
+    marks: dict[str, float] = field(default_factory=dict)
+    mark_sources: dict[str, str] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+    value_sources: dict[str, str] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    bases: dict[str, str] = field(default_factory=dict)
+    drift: dict[str, Any] | None = None
+    timing: dict[str, Any] | None = None
+    clock: dict[str, Any] = field(default_factory=lambda: {"basis": "exporter"})
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary of the record's fields."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class SessionRecord:
+    """What is known of one session. Fields as in docs/bundle.md."""
+
+    session: str
+    model: str | None = None
+    backend: str | None = None
+    avatar: str | None = None
+    marks: dict[str, float] = field(default_factory=dict)
+    values: dict[str, float] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    outcome: str | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dictionary of the record's fields."""
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Evidence:
+    """What was seen of one turn so far; the server's and the client's part come in either order.
+
+    All instants are seconds since the epoch on the exporter's clock.
+    """
+
+    news_at: float
+    opened: TurnOpened | None = None
+    reported: TurnReported | None = None
+    started_at: float | None = None
+    started_source: Source | None = None
+    media_started_at: float | None = None
+    timing_at: float | None = None
+    timing: dict[str, Any] | None = None
+    ended_at: float | None = None
+    ended_source: Source | None = None
+    interrupted: bool = False
+    error: dict[str, str] | None = None
+    line: upstream.PipelineTimingLine | None = None
+
+    llm_started: float | None = None
+    """When the log says that the language model was asked; its own time, not ours."""
+    first_pcm_ms: float | None = None
+
+    @property
+    def speaking(self) -> bool:
+        """The server is generating this turn's answer."""
+        return self.started_at is not None and self.ended_at is None and self.error is None
+
+    def speech_window(self) -> tuple[float, float] | None:
+        """When log lines of this turn can have been written."""
+        if self.started_at is None:
+            return None
+        begin = self.started_at - JOIN_TOLERANCE_S
+        if self.opened is not None:
+            begin = max(begin, self.opened.started)
+        return begin, self.ended_at if self.ended_at is not None else math.inf
+
+    @property
+    def outcome(self) -> str:
+        """How the turn ended, as docs/bundle.md names it."""
+        if self.error is not None:
+            return "failed"
+        if self.reported is not None:
+            return self.reported.outcome
+        if self.interrupted:
+            return "interrupted"
+        return "completed" if self.ended_at is not None else "incomplete"

@@ -1,0 +1,340 @@
+"""Observations → turns. A pure state machine: no I/O and no clock of its own.
+
+What comes in: `exporter.observations`, each with its time, in any order a network can produce,
+and `tick(now)`. What goes out: finished `Turn` records. It must not know Prometheus,
+OpenTelemetry, files or sockets.
+
+OpenTalking gives turns no id. A session speaks one turn at a time, so a turn is joined by its
+session and the order of `speech.started`; a client's account joins the first `speech.started`
+that follows its input. Log lines without a session id are given to a turn only when no other
+turn was speaking at their instant.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from exporter import stages, timeline, upstream
+from exporter.observations import (
+    BackendsSeen,
+    LogLine,
+    Observation,
+    SessionSeen,
+    TargetEvent,
+    TargetStarted,
+    TurnOpened,
+    TurnReported,
+)
+from exporter.stages import Startup
+from exporter.turn_record import JOIN_TOLERANCE_S, Evidence, SessionRecord, Turn
+
+LOG_GRACE_S = 1.0
+"""How long a finished turn waits for its log line, which may be read after the event."""
+
+CLIENT_GRACE_S = 30.0
+"""How long a turn the server has ended waits for the client's account: playback may go on."""
+
+TURN_LIMIT_S = 600.0
+"""A turn without any news for this long is closed as it is."""
+
+SESSION_LIMIT_S = 3600.0
+"""A session without any news for this long is forgotten."""
+
+
+@dataclass(slots=True)
+class _Session:
+    record: SessionRecord
+    news_at: float
+    turns: int = 0
+    drafts: deque[Evidence] = field(default_factory=deque)
+    has_news: bool = False
+    published: set[str] = field(default_factory=set)
+
+
+class TurnAssembler:
+    """Feed it observations; it yields each turn once, when nothing more can be said of it.
+
+    `expect_log`: a log source is attached, so a finished turn waits a moment for its line.
+    """
+
+    def __init__(self, *, expect_log: bool = False) -> None:
+        self.expect_log = expect_log
+        self.log_lines_unattributed = 0
+        self.events_ignored = 0
+        self._sessions: dict[str, _Session] = {}
+        self._with_news: list[_Session] = []
+        self._backends: dict[str, str] = {}
+        self._lines: deque[LogLine] = deque(maxlen=10_000)
+        self._windows: deque[tuple[float, float]] = deque(maxlen=10_000)
+        self._next_is_cold = False
+
+    @property
+    def open_turns(self) -> int:
+        """Number of turns that have begun and are not finished."""
+        return sum(len(s.drafts) for s in self._sessions.values())
+
+    def speaking_sessions(self) -> int:
+        """Number of sessions in which a turn is being generated."""
+        return sum(any(d.speaking for d in s.drafts) for s in self._sessions.values())
+
+    def feed(self, seen: Observation) -> list[Turn]:
+        """Take one observation; return the turns it finished."""
+        match seen:
+            case TargetEvent():
+                self._event(seen)
+                session, now = seen.session, seen.at
+            case TurnOpened():
+                self._draft_of_client(seen)
+                session, now = seen.session, seen.at
+            case TurnReported():
+                draft = self._draft_of_client(seen.opened)
+                draft.reported = seen
+                session, now = seen.opened.session, seen.opened.at
+            case LogLine(line=upstream.PipelineTimingLine(session=name)):
+                self._pipeline_line(seen)
+                session, now = name, seen.at
+            case LogLine():
+                self.log_lines_unattributed += len(self._lines) == self._lines.maxlen
+                self._lines.append(seen)
+                return []
+            case SessionSeen():
+                self._session_seen(seen)
+                return []
+            case BackendsSeen():
+                self._backends.update(seen.backends)
+                return []
+            case TargetStarted():
+                self._next_is_cold = True
+                return []
+            case _:
+                return []
+        state = self._sessions.get(session)
+        return list(self._close_ready(state, now)) if state else []
+
+    def tick(self, now: float) -> list[Turn]:
+        """Let time pass: close what has waited long enough, forget what is long gone."""
+        done: list[Turn] = []
+        for name, state in list(self._sessions.items()):
+            done.extend(self._close_ready(state, now))
+            if not state.drafts and now - state.news_at > SESSION_LIMIT_S:
+                del self._sessions[name]
+        while self._lines and now - self._lines[0].at > TURN_LIMIT_S:
+            self._lines.popleft()
+            self.log_lines_unattributed += 1
+        while self._windows and now - self._windows[0][1] > TURN_LIMIT_S:
+            self._windows.popleft()
+        return done
+
+    def finish(self) -> list[Turn]:
+        """Close every turn as it is, in order: the exporter stops."""
+        done = []
+        for state in self._sessions.values():
+            while state.drafts:
+                done.append(self._close(state, state.drafts.popleft()))
+        return done
+
+    def take_sessions(self) -> list[tuple[SessionRecord, frozenset[str]]]:
+        """Session records that have news since the last call, with the keys that are new."""
+        news = []
+        for state in self._with_news:
+            fresh = frozenset(state.record.values.keys() - state.published)
+            state.published |= fresh
+            state.has_news = False
+            news.append((state.record, fresh))
+        self._with_news.clear()
+        return news
+
+    # --- what comes in ---------------------------------------------------------------------
+
+    def _session(self, name: str, now: float) -> _Session:
+        state = self._sessions.get(name)
+        if state is None:
+            state = self._sessions[name] = _Session(SessionRecord(name), now)
+        state.news_at = max(state.news_at, now)
+        return state
+
+    def _session_seen(self, seen: SessionSeen) -> None:
+        state = self._session(seen.session, seen.at)
+        record = state.record
+        record.model = seen.model or record.model
+        record.avatar = seen.avatar or record.avatar
+        record.outcome = seen.outcome or record.outcome
+        if seen.marks or seen.absent or seen.outcome:
+            record.marks.update(seen.marks)
+            record.absent.update(seen.absent)
+            if not state.has_news:
+                state.has_news = True
+                self._with_news.append(state)
+        record.backend = self._backends.get(record.model or "")
+        for stage in stages.STAGES.values():
+            if stage.scope is stages.Scope.SESSION:
+                value = stages.value_between(stage, record.marks)
+                if value is not None:
+                    record.values[stage.key] = value
+                    record.absent.pop(stage.key, None)
+
+    def _event(self, event: TargetEvent) -> None:
+        state = self._session(event.session, event.at)
+        if event.name == upstream.SPEECH_STARTED:
+            self._speech_started(state, event)
+            return
+        draft = next((d for d in reversed(state.drafts) if d.started_at is not None), None)
+        if draft is None or draft.ended_at is not None:
+            # Late news of a turn that is closed, such as speech.ended twelve seconds after
+            # an error, or of one that began before we did.
+            self.events_ignored += event.name.startswith("speech.")
+            return
+        draft.news_at = event.at
+        match event.name:
+            case upstream.SPEECH_MEDIA_STARTED:
+                draft.media_started_at = event.at
+            case upstream.SPEECH_TIMING:
+                draft.timing_at = event.at
+                draft.timing = {k: v for k, v in event.data.items() if k != "session_id"}
+                state.record.model = state.record.model or _text(event.data.get("model"))
+            case upstream.SPEECH_ENDED:
+                draft.ended_at = event.at
+                draft.ended_source = event.source
+                draft.interrupted = "text" not in event.data and draft.error is None
+            case upstream.ERROR:
+                draft.error = {
+                    "code": _text(event.data.get("code")) or "UNKNOWN",
+                    "message": _text(event.data.get("message")) or "",
+                }
+            case _:
+                pass
+
+    def _speech_started(self, state: _Session, event: TargetEvent) -> None:
+        for draft in state.drafts:
+            if draft.speaking:
+                # OpenTalking interrupts a running speech before it begins the next.
+                draft.ended_at, draft.ended_source = event.at, event.source
+                draft.interrupted = True
+        waiting = next(
+            (
+                d
+                for d in state.drafts
+                if d.started_at is None
+                and d.opened is not None
+                and d.opened.started <= event.at + JOIN_TOLERANCE_S + d.opened.clock.uncertainty
+            ),
+            None,
+        )
+        if waiting is None:
+            waiting = Evidence(event.at)
+            state.drafts.append(waiting)
+        waiting.started_at, waiting.started_source = event.at, event.source
+        waiting.news_at = event.at
+
+    def _draft_of_client(self, opened: TurnOpened) -> Evidence:
+        state = self._session(opened.session, opened.at)
+        for draft in state.drafts:
+            if draft.opened is not None and draft.opened.turn == opened.turn:
+                draft.news_at = opened.at
+                return draft
+        tolerance = JOIN_TOLERANCE_S + opened.clock.uncertainty
+        for draft in state.drafts:
+            if (
+                draft.opened is None
+                and draft.started_at is not None
+                and draft.started_at >= opened.started - tolerance
+            ):
+                draft.opened, draft.news_at = opened, opened.at
+                return draft
+        draft = Evidence(opened.at, opened=opened)
+        state.drafts.append(draft)
+        return draft
+
+    def _pipeline_line(self, seen: LogLine) -> None:
+        assert isinstance(seen.line, upstream.PipelineTimingLine)
+        state = self._session(seen.line.session, seen.at)
+        for draft in state.drafts:
+            if draft.started_at is not None and draft.line is None and draft.error is None:
+                draft.line, draft.news_at = seen.line, seen.at
+                return
+        self.log_lines_unattributed += 1
+
+    # --- what goes out ---------------------------------------------------------------------
+
+    def _close_ready(self, state: _Session, now: float) -> Iterator[Turn]:
+        for draft in list(state.drafts):
+            if self._is_over(draft, now):
+                state.drafts.remove(draft)
+                yield self._close(state, draft)
+
+    def _is_over(self, draft: Evidence, now: float) -> bool:
+        if now - draft.news_at > TURN_LIMIT_S:
+            return True
+        ended = draft.ended_at if draft.ended_at is not None else draft.news_at
+        server_done = draft.ended_at is not None or draft.error is not None
+        if draft.reported is not None:
+            if draft.started_at is None:
+                return draft.reported.outcome != "completed" or now - draft.news_at > LOG_GRACE_S
+            if not server_done:
+                return now - draft.news_at > CLIENT_GRACE_S
+        elif draft.opened is not None:
+            if not server_done or now - ended <= CLIENT_GRACE_S:
+                return False
+        elif not server_done:
+            return False
+        if self.expect_log and draft.line is None and draft.error is None:
+            return now - ended > LOG_GRACE_S
+        return True
+
+    def _close(self, state: _Session, draft: Evidence) -> Turn:
+        record = state.record
+        state.turns += 1
+        turn = Turn(
+            session=record.session,
+            turn=state.turns,
+            model=record.model,
+            backend=self._backends.get(record.model or ""),
+            avatar=record.avatar,
+            startup=self._startup(state.turns),
+            outcome=draft.outcome,
+            error=draft.error,
+            timing=draft.timing,
+        )
+        window = draft.speech_window()
+        if window is not None:
+            begin, end = window
+            self._attribute_lines(draft, begin, end)
+            self._windows.append((begin, min(end, draft.news_at)))
+        timeline.fill(turn, draft, expect_log=self.expect_log)
+        return turn
+
+    def _startup(self, ordinal: int) -> Startup:
+        if self._next_is_cold:
+            self._next_is_cold = False
+            return Startup.COLD
+        return Startup.WARM if ordinal == 1 else Startup.STEADY
+
+    def _attribute_lines(self, draft: Evidence, begin: float, end: float) -> None:
+        """Give the turn the lines without a session id that can only belong to it."""
+        for seen in list(self._lines):
+            # A line without a time of its own is dated when it was read, which is later.
+            if not begin <= seen.at <= end + (0.0 if seen.stamped else LOG_GRACE_S):
+                continue
+            if self._others_speaking(seen.at, draft):
+                continue
+            self._lines.remove(seen)
+            match seen.line:
+                case upstream.LlmStartedLine() if seen.stamped and draft.llm_started is None:
+                    draft.llm_started = seen.at
+                case upstream.SentenceLine(first_pcm_ms=value) if draft.first_pcm_ms is None:
+                    draft.first_pcm_ms = value
+                case _:
+                    pass
+
+    def _others_speaking(self, instant: float, besides: Evidence) -> bool:
+        if any(begin <= instant <= end for begin, end in self._windows):
+            return True
+        drafts = (d for s in self._sessions.values() for d in s.drafts if d is not besides)
+        windows = (d.speech_window() for d in drafts)
+        return any(w is not None and w[0] <= instant <= w[1] for w in windows)
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None

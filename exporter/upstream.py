@@ -1,0 +1,131 @@
+"""OpenTalking 0.1.0's vocabulary: event names, `speech.timing` fields, Redis keys, log lines.
+
+What comes in: a log line as text. What goes out: constants, and the line's meaning as an
+observation's fields. It must not know where lines and events come from, nor what a turn is.
+
+Everything here was read off the running system; another OpenTalking version that renames a
+field is adapted here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Final
+
+from exporter import stages
+
+SPEECH_STARTED: Final = "speech.started"
+SPEECH_MEDIA_STARTED: Final = "speech.media_started"
+SPEECH_TIMING: Final = "speech.timing"
+SPEECH_ENDED: Final = "speech.ended"
+ERROR: Final = "error"
+PING: Final = "ping"
+
+EVENT_CHANNEL_PREFIX: Final = "opentalking:events:"
+EVENT_CHANNEL_PATTERN: Final = EVENT_CHANNEL_PREFIX + "*"
+SESSION_KEY_PREFIX: Final = "opentalking:session:"
+TASK_QUEUE_KEY: Final = "opentalking:task_queue"
+SLOT_STATUS_KEY: Final = "opentalking:flashtalk_queue_status"
+
+MODE_BY_API_TITLE: Final = {"OpenTalking Unified": "unified", "OpenTalking API": "split"}
+"""Title in /openapi.json; its version is FastAPI's default and says nothing."""
+
+OFFSETS: Final[dict[str, str]] = {
+    stages.TTS_FIRST_PCM: "ttfa_ms",
+    stages.AVATAR_REQUESTED: "first_model_request_ms",
+    stages.AVATAR_FIRST_FRAME: "first_model_return_ms",
+    stages.MEDIA_QUEUED: "first_webrtc_queue_ms",
+    stages.SPEECH_GENERATED: "speak_wall_ms",
+}
+"""Mark → field of `speech.timing` that holds its distance from `speak.entered`."""
+
+ENQUEUE_TO_ENTER: Final = "api_enqueue_to_speak_enter_ms"
+CHUNK_LATENCIES: Final = "chunk_latency_ms"
+CHUNK_SAMPLES: Final = "chunk_samples"
+SAMPLE_RATE: Final = "sample_rate"
+OUTPUT_FPS: Final = "output_fps"
+
+USER_TEXT_FIELD: Final = "text"
+"""Event field that holds what a person said or heard; it enters neither spans nor bundles."""
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineTimingLine:
+    """`Speak pipeline timing: session=… llm_first_token_ms=147 …`; n/a and −1 are left out."""
+
+    session: str
+    fields: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class SentenceLine:
+    """`TTS sentence done | … | first_pcm=187ms …`: says no session."""
+
+    first_pcm_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class LlmStartedLine:
+    """`LLM streaming started for: …`: its instant is what matters; says no session."""
+
+
+Line = PipelineTimingLine | SentenceLine | LlmStartedLine
+
+_FIELD = re.compile(r"(\w+)=(\S+)")
+_FIRST_PCM = re.compile(r"\| first_pcm=(-?\d+)ms ")
+_PREFIX = re.compile(
+    r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3,6})(Z)? ",
+)
+
+
+def parse_line(text: str) -> Line | None:
+    """The meaning of one log line, or None for the many that carry no measurement.
+
+    Fields that are not numbers (`n/a`) or are upstream's "never happened" (−1) are left out,
+    so that nothing absent becomes a number.
+    """
+    if "Speak pipeline timing:" in text:
+        return _pipeline_timing(text)
+    if "TTS sentence done |" in text:
+        match = _FIRST_PCM.search(text)
+        if match is None or match[1].startswith("-"):
+            return None
+        return SentenceLine(first_pcm_ms=float(match[1]))
+    if ":LLM streaming started for:" in text:
+        return LlmStartedLine()
+    return None
+
+
+def _pipeline_timing(text: str) -> PipelineTimingLine | None:
+    session = ""
+    fields: dict[str, float] = {}
+    for name, raw in _FIELD.findall(text):
+        if name == "session":
+            session = raw
+            continue
+        try:
+            value = float(raw)
+        except ValueError:
+            continue
+        if value >= 0:
+            fields[name] = value
+    return PipelineTimingLine(session, fields) if session else None
+
+
+def line_time(text: str) -> float | None:
+    """The instant a line's own prefix names (seconds since the epoch), or None.
+
+    Reads `2026-11-22T16:12:02.340123Z …` (UTC) and, without the Z, local time.
+    """
+    match = _PREFIX.match(text)
+    if match is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(match[1])
+    except ValueError:
+        return None
+    if match[2]:
+        moment = moment.replace(tzinfo=UTC)
+    return moment.timestamp()
