@@ -96,8 +96,7 @@ class TurnAssembler:
                 self._pipeline_line(seen)
                 session, now = name, seen.at
             case LogLine():
-                self.log_lines_unattributed += len(self._lines) == self._lines.maxlen
-                self._lines.append(seen)
+                self._keep(seen)
                 return []
             case SessionSeen():
                 self._session_seen(seen)
@@ -254,7 +253,11 @@ class TurnAssembler:
             if draft.started_at is not None and draft.line is None and draft.error is None:
                 draft.line, draft.news_at = seen.line, seen.at
                 return
-        self.log_lines_unattributed += 1
+        self._keep(seen)
+
+    def _keep(self, seen: LogLine) -> None:
+        self.log_lines_unattributed += len(self._lines) == self._lines.maxlen
+        self._lines.append(seen)
 
     # --- what goes out ---------------------------------------------------------------------
 
@@ -300,7 +303,7 @@ class TurnAssembler:
         window = draft.speech_window()
         if window is not None:
             begin, end = window
-            self._attribute_lines(draft, begin, end)
+            self._attribute_lines(record.session, draft, begin, end)
             self._windows.append((begin, min(end, draft.news_at)))
         timeline.fill(turn, draft, expect_log=self.expect_log)
         return turn
@@ -311,22 +314,26 @@ class TurnAssembler:
             return Startup.COLD
         return Startup.WARM if ordinal == 1 else Startup.STEADY
 
-    def _attribute_lines(self, draft: Evidence, begin: float, end: float) -> None:
-        """Give the turn the lines without a session id that can only belong to it."""
+    def _attribute_lines(self, session: str, draft: Evidence, begin: float, end: float) -> None:
+        """Give the turn the kept lines that can only belong to it."""
         for seen in list(self._lines):
             # A line without a time of its own is dated when it was read, which is later.
             if not begin <= seen.at <= end + (0.0 if seen.stamped else LOG_GRACE_S):
                 continue
-            if self._others_speaking(seen.at, draft):
-                continue
-            self._lines.remove(seen)
             match seen.line:
+                case upstream.PipelineTimingLine(session=name) if name != session:
+                    continue
+                case upstream.PipelineTimingLine() as line:
+                    draft.line = draft.line or line
+                case _ if self._others_speaking(seen.at, draft):
+                    continue
                 case upstream.LlmStartedLine() if seen.stamped and draft.llm_started is None:
                     draft.llm_started = seen.at
                 case upstream.SentenceLine(first_pcm_ms=value) if draft.first_pcm_ms is None:
                     draft.first_pcm_ms = value
                 case _:
                     pass
+            self._lines.remove(seen)
 
     def _others_speaking(self, instant: float, besides: Evidence) -> bool:
         if any(begin <= instant <= end for begin, end in self._windows):

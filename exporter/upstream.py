@@ -89,10 +89,11 @@ def parse_line(text: str) -> Line | None:
     if "Speak pipeline timing:" in text:
         return _pipeline_timing(text)
     if "TTS sentence done |" in text:
-        match = _FIRST_PCM.search(text)
-        if match is None or match[1].startswith("-"):
+        # The field follows a preview of what is said, which may look like one.
+        found = _FIRST_PCM.findall(text)
+        if not found or found[-1].startswith("-"):
             return None
-        return SentenceLine(first_pcm_ms=float(match[1]))
+        return SentenceLine(first_pcm_ms=float(found[-1]))
     if ":LLM streaming started for:" in text:
         return LlmStartedLine()
     return None

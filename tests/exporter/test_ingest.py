@@ -1,0 +1,124 @@
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from exporter import stages
+from exporter.observations import SessionSeen, TargetEvent, TurnOpened, TurnReported
+from exporter.sources.ingest import BadBatchError, Ingest
+
+TURN = {
+    "kind": "turn",
+    "sequence": 1,
+    "session": "s",
+    "turn": "1",
+    "started_unix": 1000.0,
+    "outcome": "completed",
+    "marks": {stages.INPUT: 0.0, stages.CLIENT_FIRST_AUDIO: 0.7},
+}
+
+
+def batch(*records, **rest):
+    return json.dumps({"version": 1, "origin": "test", "records": records, **rest}).encode()
+
+
+def take(body, ingest=None, *, relayed_events=True):
+    seen = []
+    counts = (ingest or Ingest()).take(body, seen.append, relayed_events=relayed_events)
+    return seen, counts
+
+
+def test_marks_land_on_the_exporters_clock():
+    clock = {"offset_seconds": 0.5, "uncertainty_seconds": 0.001}
+    [seen], counts = take(batch(TURN, clock=clock))
+    assert isinstance(seen, TurnReported)
+    assert seen.marks == {stages.INPUT: 1000.5, stages.CLIENT_FIRST_AUDIO: 1001.2}
+    assert seen.opened.started == 1000.5
+    assert seen.opened.clock.uncertainty == 0.001
+    assert counts == (1, 0)
+
+
+def test_every_kind_of_record_is_taken():
+    records = [
+        {"kind": "session", "sequence": 1, "session": "s", "started_unix": 1.0, "model": "m"},
+        {"kind": "turn_opened", "sequence": 2, "session": "s", "turn": "1", "started_unix": 1.0},
+        {"kind": "event", "sequence": 3, "session": "s", "unix": 2.0, "event": "e", "data": {}},
+        TURN | {"sequence": 4},
+    ]
+    seen, _ = take(batch(*records))
+    assert [type(o) for o in seen] == [SessionSeen, TurnOpened, TargetEvent, TurnReported]
+
+
+def test_a_record_that_is_sent_again_is_taken_once():
+    ingest = Ingest()
+    _, first = take(batch(TURN), ingest)
+    seen, second = take(batch(TURN, TURN | {"sequence": 2}), ingest)
+    assert (first, second) == ((1, 0), (1, 1))
+    assert len(seen) == 1
+
+
+def test_relayed_events_are_ignored_while_redis_brings_them():
+    event = {"kind": "event", "sequence": 1, "session": "s", "unix": 2.0, "event": "e", "data": {}}
+    seen, counts = take(batch(event), relayed_events=False)
+    assert seen == []
+    assert counts == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"marks": {"client.first_autio": 1.0}}, "records[0].marks"),
+        ({"marks": {stages.INPUT: "soon"}}, f"records[0].marks.{stages.INPUT}"),
+        ({"samples": {stages.TTFA.key: 1.0}}, "records[0].samples"),
+        ({"outcome": "fine"}, "records[0].outcome"),
+        ({"started_unix": -1}, "records[0].started_unix"),
+        ({"sequence": 0}, "records[0].sequence"),
+        ({"surprise": 1}, "records[0].surprise"),
+        ({"drift": {"median_ms": 1.0}}, "records[0].drift.basis"),
+        ({"kind": "gossip"}, "records[0]"),
+    ],
+)
+def test_a_wrong_field_is_named(change, field):
+    with pytest.raises(BadBatchError) as refused:
+        take(batch(TURN | change))
+    assert refused.value.field == field
+
+
+def test_a_wrong_version_is_named():
+    with pytest.raises(BadBatchError) as refused:
+        take(batch(TURN, version=2))
+    assert refused.value.field == "version"
+
+
+def test_a_refused_batch_leaves_no_trace():
+    ingest = Ingest()
+    with pytest.raises(BadBatchError):
+        take(batch(TURN, TURN | {"sequence": 2, "outcome": "fine"}), ingest)
+    _, counts = take(batch(TURN), ingest)
+    assert counts == (1, 0)
+    assert ingest.health.dropped == 1
+
+
+def test_nan_is_refused():
+    body = batch(TURN).replace(b"0.7", b"NaN")
+    with pytest.raises(BadBatchError):
+        take(body)
+
+
+@given(st.binary(max_size=200))
+def test_no_body_breaks_it(body):
+    with pytest.raises(BadBatchError):
+        take(body)
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+        max_leaves=10,
+    )
+)
+def test_no_record_breaks_it(junk):
+    with pytest.raises(BadBatchError):
+        take(json.dumps({"version": 1, "origin": "x", "records": [junk]}).encode())

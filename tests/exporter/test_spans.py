@@ -1,0 +1,85 @@
+import pytest
+
+from exporter import stages
+from exporter.spans import ProtocolError, Spans
+from tests.exporter import example
+from tests.otlp_receiver import OtlpReceiver
+
+
+@pytest.fixture
+def receiver():
+    with OtlpReceiver() as server:
+        yield server
+
+
+@pytest.fixture(params=["grpc", "http/protobuf"])
+def spans(request, receiver, monkeypatch):
+    url = receiver.grpc_url if request.param == "grpc" else receiver.http_url
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", request.param)
+    return Spans.from_environment()
+
+
+def attributes(span):
+    return {a.key: a.value.string_value or a.value.double_value for a in span.attributes}
+
+
+def test_a_turn_is_one_trace_with_its_stages_inside(spans, receiver):
+    turn = example.turn()
+    spans.turn(turn)
+    spans.close()
+    [root] = [s for s in receiver.spans if not s.parent_span_id]
+    children = [s for s in receiver.spans if s.parent_span_id]
+    assert root.trace_id.hex() == turn.trace_id
+    assert {s.trace_id for s in receiver.spans} == {root.trace_id}
+    assert {s.parent_span_id for s in children} == {root.span_id}
+    for span in children:
+        assert span.start_time_unix_nano <= span.end_time_unix_nano
+        assert span.start_time_unix_nano >= root.start_time_unix_nano
+        assert span.end_time_unix_nano <= root.end_time_unix_nano
+
+
+def test_children_are_the_elementary_stages_at_their_true_times(spans, receiver):
+    spans.turn(example.turn())
+    spans.close()
+    children = {s.name: s for s in receiver.spans if s.parent_span_id}
+    expected = {
+        s.key.removesuffix("_ms")
+        for s in stages.turn_intervals()
+        if s.kind is stages.Kind.ELEMENTARY and {s.start, s.end} <= set(example.CHAIN)
+    }
+    assert set(children) == expected
+    llm = children[stages.LLM_FIRST_TOKEN_LATENCY.key.removesuffix("_ms")]
+    position = example.CHAIN.index(stages.LLM_REQUESTED)
+    assert llm.start_time_unix_nano == round((example.START + position * example.STEP) * 1e9)
+    length = llm.end_time_unix_nano - llm.start_time_unix_nano
+    assert length == pytest.approx(125_000_000, abs=1000)  # a float of seconds resolves 240 ns
+
+
+def test_a_failed_turn_has_an_error_status_and_event(spans, receiver):
+    error = {"code": "SPEAK_FAILED", "message": "private words"}
+    spans.turn(example.turn(outcome="failed", error=error))
+    spans.close()
+    [root] = [s for s in receiver.spans if not s.parent_span_id]
+    assert root.status.code == 2
+    assert [e.name for e in root.events] == ["error"]
+    assert attributes(root)["error.type"] == "SPEAK_FAILED"
+    assert "private words" not in str(root)
+
+
+def test_without_an_endpoint_nothing_is_traced(monkeypatch):
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
+    monkeypatch.delenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", raising=False)
+    spans = Spans.from_environment()
+    turn = example.turn()
+    spans.turn(turn)
+    spans.close()
+    assert not spans.enabled
+    assert turn.trace_id is None
+
+
+def test_an_unknown_protocol_is_refused(monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier-pigeon")
+    with pytest.raises(ProtocolError, match="use grpc or http/protobuf"):
+        Spans.from_environment()

@@ -1,0 +1,419 @@
+import pytest
+
+from exporter import stages, upstream
+from exporter.observations import (
+    BackendsSeen,
+    ClockBasis,
+    LogLine,
+    SessionSeen,
+    TargetEvent,
+    TargetStarted,
+    TurnOpened,
+    TurnReported,
+)
+from exporter.stages import Source, Startup
+from exporter.turns import CLIENT_GRACE_S, LOG_GRACE_S, TURN_LIMIT_S, TurnAssembler
+from tests.recordings import log_lines, sse_events
+
+TIMING = {
+    "model": "wav2lip",
+    "api_enqueue_to_speak_enter_ms": 2.0,
+    "ttfa_ms": 400.0,
+    "ttfv_ms": 250.0,
+    "e2e_first_response_ms": 653.0,
+    "first_model_request_ms": 560.0,
+    "first_model_return_ms": 640.0,
+    "first_webrtc_queue_ms": 650.0,
+    "chunk_latency_ms": [80.0, 60.0, 61.0, 59.0],
+    "steady_fps": 400.0,
+    "rtf": 0.06,
+    "output_fps": 25.0,
+    "chunk_samples": 17920,
+    "sample_rate": 16000,
+    "speak_wall_ms": 2000.0,
+}
+
+
+def event(at, name, session="s", source=Source.BUS, **data):
+    return TargetEvent(at, source, session, name, data)
+
+
+def opened(at, turn="1", session="s", *, phase="measured", kind="text", uncertainty=0.0):
+    return TurnOpened(at, session, turn, at, kind, phase, ClockBasis(0.0, uncertainty))
+
+
+def reported(of, at, *, outcome="completed", marks=None, **rest):
+    told = TurnOpened(at, of.session, of.turn, of.started, of.input, of.phase, of.clock)
+    return TurnReported(told, marks=marks or {}, outcome=outcome, **rest)
+
+
+def speech(start, session="s", timing=TIMING):
+    """The server's events of one whole turn whose pipeline is entered at `start` + 3 ms."""
+    entered = start + 0.003
+    return [
+        event(start, upstream.SPEECH_STARTED, session, text="hi"),
+        event(entered + 0.651, upstream.SPEECH_MEDIA_STARTED, session),
+        event(entered + 2.001, upstream.SPEECH_TIMING, session, **timing),
+        event(entered + 2.002, upstream.SPEECH_ENDED, session, text="there"),
+    ]
+
+
+def feed(assembler, *observations):
+    return [turn for seen in observations for turn in assembler.feed(seen)]
+
+
+class TestRecordings:
+    def replay(self, name, **kwargs):
+        assembler = TurnAssembler(**kwargs)
+        turns = [
+            turn
+            for at, name, data in sse_events(name)
+            for turn in assembler.feed(
+                TargetEvent(at, Source.SSE, data.get("session_id", "-"), name, data)
+            )
+        ]
+        return turns + assembler.finish()
+
+    def test_a_spoken_answer_is_one_completed_turn(self):
+        [turn] = self.replay("unified_wav2lip_synth.sse.txt")
+        assert turn.outcome == "completed"
+        assert turn.model == "wav2lip"
+        assert turn.values[stages.TTFA.key] == 427.5850310000351
+        assert turn.values[stages.TTFV.key] == 236.68709399998988
+        assert turn.values[stages.FIRST_TURN_TOTAL.key] == 665.8177375793457
+        assert turn.values[stages.AVATAR_FIRST_FRAME_LATENCY.key] == pytest.approx(
+            664.1389269998399 - 593.1875309997849, abs=0.001
+        )
+
+    def test_render_fps_is_corrected_and_steady_fps_is_upstreams(self):
+        [turn] = self.replay("unified_wav2lip_synth.sse.txt")
+        assert turn.values[stages.STEADY_FPS.key] == 352.51212815318155
+        assert turn.values[stages.RENDER_FPS.key] == pytest.approx(394.8, abs=0.1)
+
+    def test_the_steady_chunk_is_the_median_without_the_first(self):
+        [turn] = self.replay("unified_wav2lip_synth.sse.txt")
+        assert turn.values[stages.STEADY_CHUNK.key] == pytest.approx(70.67231700001687)
+
+    def test_every_turn_of_a_session_in_order(self):
+        turns = self.replay("split_mock.sse.txt")
+        assert [t.turn for t in turns] == list(range(1, len(turns) + 1))
+        assert len(turns) == sum(
+            name == upstream.SPEECH_STARTED for _, name, _ in sse_events("split_mock.sse.txt")
+        )
+
+    def test_an_interrupted_speech_is_told_from_a_completed_one(self):
+        outcomes = [t.outcome for t in self.replay("split_mock.sse.txt")]
+        assert "interrupted" in outcomes
+        assert "completed" in outcomes
+
+    def test_a_backend_failure_is_a_failed_turn_with_its_code(self):
+        [turn] = self.replay("err_omnirt_fail.sse.txt")
+        assert turn.outcome == "failed"
+        assert turn.error == {
+            "code": "SPEAK_FAILED",
+            "message": "wav2lip generate error: synthetic inference failure",
+        }
+
+    def test_null_timings_become_no_value(self):
+        """TTS down: every field of speech.timing is null or zero."""
+        [turn] = self.replay("err_tts_down.sse.txt")
+        for stage in (stages.TTFA, stages.TTFV, stages.FIRST_TURN_TOTAL, stages.RTF):
+            assert stage.key not in turn.values
+            assert turn.absent[stage.key]
+
+
+class TestServerMarks:
+    def test_the_pipelines_entry_is_placed_by_the_tightest_bound(self):
+        [turn] = feed(TurnAssembler(), *speech(1000.0))
+        # media started was seen 1 ms late, timing 1 ms late: the entry is at most 1 ms late.
+        assert turn.marks[stages.SPEAK_ENTERED] == pytest.approx(1000.004, abs=1e-6)
+        assert turn.marks[stages.INPUT_ENQUEUED] == pytest.approx(1000.002, abs=1e-6)
+        assert turn.marks[stages.MEDIA_QUEUED] == pytest.approx(1000.654, abs=1e-6)
+
+    def test_without_timing_the_entry_is_only_estimated(self):
+        events = [e for e in speech(1000.0) if e.name != upstream.SPEECH_TIMING]
+        [turn] = feed(TurnAssembler(), *events)
+        assert turn.mark_sources[stages.SPEAK_ENTERED] == "estimated"
+        assert stages.TTFA.key not in turn.values
+        assert "OPENTALKING_BENCHMARK_TIMING" in turn.absent[stages.TTFA.key]
+
+    def test_values_of_upstream_are_taken_over_exactly(self):
+        [turn] = feed(TurnAssembler(), *speech(1000.0))
+        assert turn.values[stages.TTFA.key] == 400.0
+        assert turn.values[stages.TTFV.key] == 250.0
+        assert turn.values[stages.FIRST_TURN_TOTAL.key] == 653.0
+        assert turn.values[stages.RENDER_FPS.key] == pytest.approx(28 / 0.065)
+
+
+class TestJoiningTheClient:
+    def test_the_client_speaks_first(self):
+        assembler = TurnAssembler()
+        ask = opened(999.99)
+        assert feed(assembler, ask, *speech(1000.0)) == []
+        [turn] = feed(assembler, reported(ask, 1005.0, marks={stages.CLIENT_FIRST_AUDIO: 1000.8}))
+        assert turn.client_turn == "1"
+        assert turn.values[stages.PERCEIVED_TTFA.key] == pytest.approx(810.0)
+        assert turn.outcome == "completed"
+
+    def test_the_bus_speaks_first(self):
+        assembler = TurnAssembler()
+        started, *rest = speech(1000.0)
+        ask = opened(999.99)
+        feed(assembler, started, ask, *rest)
+        [turn] = feed(assembler, reported(ask, 1005.0))
+        assert turn.client_turn == "1"
+        assert turn.timing is not None
+
+    def test_a_vanished_speech_does_not_take_the_next_turns_events(self):
+        assembler = TurnAssembler()
+        lost, found = opened(990.0, "1"), opened(999.99, "2")
+        [first] = feed(assembler, lost, reported(lost, 998.0, outcome="vanished"))
+        assert first.outcome == "vanished"
+        assert first.timing is None
+        feed(assembler, found, *speech(1000.0))
+        [second] = feed(assembler, reported(found, 1005.0))
+        assert (second.client_turn, second.outcome, second.turn) == ("2", "completed", 2)
+
+    def test_two_sessions_at_once_do_not_mix(self):
+        assembler = TurnAssembler()
+        asks = [opened(999.99, "1", name) for name in ("a", "b")]
+        other = {**TIMING, "ttfa_ms": 900.0}
+        mixed = [
+            seen
+            for pair in zip(speech(1000.0, "a"), speech(1000.0, "b", other), strict=True)
+            for seen in pair
+        ]
+        feed(assembler, *asks, *mixed)
+        turns = {t.session: t for ask in asks for t in feed(assembler, reported(ask, 1005.0))}
+        assert turns["a"].values[stages.TTFA.key] == 400.0
+        assert turns["b"].values[stages.TTFA.key] == 900.0
+
+    def test_a_turn_waits_for_the_client_while_it_plays(self):
+        assembler = TurnAssembler()
+        ask = opened(999.99)
+        feed(assembler, ask, *speech(1000.0))
+        assert assembler.tick(1002.0 + CLIENT_GRACE_S) == []
+        [turn] = assembler.tick(1003.0 + CLIENT_GRACE_S)
+        assert turn.absent[stages.PERCEIVED_TTFA.key] == "no client reported this turn"
+
+    def test_reasons_of_the_client_are_kept(self):
+        assembler = TurnAssembler()
+        ask = opened(999.99)
+        feed(assembler, ask, *speech(1000.0))
+        why = {stages.CLIENT_FIRST_TALKING_FRAME: "no barcode in the picture"}
+        [turn] = feed(assembler, reported(ask, 1005.0, absent=why))
+        assert turn.absent[stages.PERCEIVED_TTFV.key] == "no barcode in the picture"
+        assert turn.absent[stages.MEDIA_DELIVERY.key] == "no barcode in the picture"
+
+    def test_marks_out_of_order_give_no_negative_stage(self):
+        assembler = TurnAssembler()
+        ask = opened(999.99)
+        feed(assembler, ask, *speech(1000.0))
+        early = {stages.CLIENT_FIRST_TALKING_FRAME: 1000.5}
+        [turn] = feed(assembler, reported(ask, 1005.0, marks=early))
+        assert stages.MEDIA_DELIVERY.key not in turn.values
+        assert "out of order" in turn.absent[stages.MEDIA_DELIVERY.key]
+
+
+class TestLogLines:
+    def pipeline(self, at, session="s", **fields):
+        line = upstream.PipelineTimingLine(session, {"llm_first_token_ms": 150.0, **fields})
+        return LogLine(at, line, stamped=True)
+
+    def sentence(self, at, ms, *, stamped=True):
+        return LogLine(at, upstream.SentenceLine(ms), stamped=stamped)
+
+    def asked(self, at):
+        return LogLine(at, upstream.LlmStartedLine(), stamped=True)
+
+    def test_a_turn_takes_its_lines(self):
+        assembler = TurnAssembler(expect_log=True)
+        lines = [self.asked(1000.010), self.sentence(1000.9, 120.0), self.sentence(1001.4, 99.0)]
+        [turn] = feed(assembler, *speech(1000.0)[:3], *lines, self.pipeline(1002.0)) + feed(
+            assembler, speech(1000.0)[3]
+        )
+        assert turn.values[stages.LLM_FIRST_TOKEN_LATENCY.key] == 150.0
+        assert turn.values[stages.TTS_FIRST_PCM_LATENCY.key] == 120.0
+        assert turn.values[stages.TURN_PREPARE.key] == pytest.approx(6.0, abs=0.01)
+        # first PCM at entry + 400, sentence submitted 120 before, token at 10.010 + 150
+        assert turn.values[stages.SENTENCE_READY.key] == pytest.approx(
+            4.0 + 400.0 - 120.0 - 10.0 - 150.0, abs=0.01
+        )
+
+    def test_the_instant_of_the_llm_request_bounds_the_entry(self):
+        """It follows the entry, so an entry dated later (events seen late) is pulled before it."""
+        assembler = TurnAssembler(expect_log=True)
+        late = [
+            TargetEvent(e.at + 0.05 * (i > 0), e.source, e.session, e.name, e.data)
+            for i, e in enumerate(speech(1000.0))
+        ]
+        feed(assembler, *late[:3], self.asked(1000.005), self.pipeline(1002.1))
+        [turn] = feed(assembler, late[3])
+        assert turn.marks[stages.SPEAK_ENTERED] == 1000.005
+        assert turn.values[stages.TURN_PREPARE.key] == 0.0
+
+    def test_the_log_may_be_read_after_the_events(self):
+        assembler = TurnAssembler(expect_log=True)
+        assert feed(assembler, *speech(1000.0)) == []
+        [turn] = feed(assembler, self.pipeline(1002.3))
+        assert turn.values[stages.LLM_FIRST_TOKEN_LATENCY.key] == 150.0
+
+    def test_the_log_may_be_read_before_the_events(self):
+        assembler = TurnAssembler(expect_log=True)
+        assert feed(assembler, self.pipeline(1002.0), *speech(1000.0)) == []
+        [turn] = assembler.tick(1002.1 + LOG_GRACE_S)
+        assert turn.values[stages.LLM_FIRST_TOKEN_LATENCY.key] == 150.0
+
+    def test_a_turn_does_not_wait_for_a_line_for_ever(self):
+        assembler = TurnAssembler(expect_log=True)
+        feed(assembler, *speech(1000.0))
+        [turn] = assembler.tick(1002.1 + LOG_GRACE_S)
+        assert "log" in turn.absent[stages.LLM_FIRST_TOKEN_LATENCY.key]
+
+    def test_lines_without_a_session_belong_to_nobody_while_two_speak(self):
+        assembler = TurnAssembler(expect_log=True)
+        both = [
+            e for pair in zip(speech(1000.0, "a"), speech(1000.1, "b"), strict=True) for e in pair
+        ]
+        feed(assembler, *both[:6], self.sentence(1000.9, 120.0))
+        turns = feed(assembler, *both[6:], self.pipeline(1002.2, "a"), self.pipeline(1002.2, "b"))
+        assert len(turns) == 2
+        assert all(stages.TTS_FIRST_PCM_LATENCY.key not in t.values for t in turns)
+        assert all(t.values[stages.LLM_FIRST_TOKEN_LATENCY.key] == 150.0 for t in turns)
+        assembler.tick(1002.0 + 2 * TURN_LIMIT_S)
+        assert assembler.log_lines_unattributed == 1
+
+    def test_a_failed_turn_does_not_block_later_lines(self):
+        assembler = TurnAssembler(expect_log=True)
+        [failed] = feed(
+            assembler,
+            event(1000.0, upstream.SPEECH_STARTED, text="x"),
+            event(1000.5, upstream.ERROR, code="SPEAK_FAILED", message="boom"),
+        )
+        assert failed.outcome == "failed"
+        feed(assembler, *speech(1100.0)[:3], self.sentence(1100.9, 120.0), self.pipeline(1102.0))
+        [turn] = feed(assembler, speech(1100.0)[3])
+        assert turn.values[stages.TTS_FIRST_PCM_LATENCY.key] == 120.0
+
+    def test_lines_of_a_recorded_log_agree_with_it(self):
+        """Replayed without events, the recorded log gives nothing to a turn and loses nothing."""
+        assembler = TurnAssembler(expect_log=True)
+        count = 0
+        for text in log_lines("split_mock.worker.log"):
+            line, at = upstream.parse_line(text), upstream.line_time(text)
+            if line is not None and at is not None:
+                assembler.feed(LogLine(at, line, stamped=True))
+                count += 1
+        assembler.tick(4e9)
+        assert assembler.log_lines_unattributed == count > 10
+
+
+class TestOutcomes:
+    def test_news_after_a_failure_does_not_touch_the_next_turn(self):
+        assembler = TurnAssembler()
+        feed(
+            assembler,
+            event(1000.0, upstream.SPEECH_STARTED, text="x"),
+            event(1000.5, upstream.ERROR, code="SPEAK_FAILED", message="boom"),
+            event(1012.0, upstream.SPEECH_ENDED),
+        )
+        assert assembler.events_ignored == 1
+        [turn] = feed(assembler, *speech(1020.0))
+        assert (turn.turn, turn.outcome) == (2, "completed")
+
+    def test_a_speech_that_begins_over_another_interrupts_it(self):
+        assembler = TurnAssembler()
+        turns = feed(assembler, event(1000.0, upstream.SPEECH_STARTED, text="x"), *speech(1001.0))
+        assert [t.outcome for t in turns] == ["interrupted", "completed"]
+
+    def test_a_turn_without_an_end_is_closed_in_the_end(self):
+        assembler = TurnAssembler()
+        feed(assembler, event(1000.0, upstream.SPEECH_STARTED, text="x"))
+        assert assembler.open_turns == 1
+        [turn] = assembler.tick(1001.0 + TURN_LIMIT_S)
+        assert turn.outcome == "incomplete"
+        assert assembler.open_turns == 0
+
+    def test_stopping_closes_what_is_open(self):
+        assembler = TurnAssembler()
+        feed(assembler, opened(1000.0), event(1000.1, upstream.SPEECH_STARTED, text="x"))
+        [turn] = assembler.finish()
+        assert turn.outcome == "incomplete"
+
+    def test_memory_of_sessions_is_bounded_by_time(self):
+        assembler = TurnAssembler()
+        for number in range(100):
+            feed(assembler, *speech(1000.0 + number, f"s{number}"))
+        assembler.tick(1e5)
+        assert assembler._sessions == {}
+
+
+class TestStartup:
+    def test_cold_is_the_first_turn_after_the_target_started(self):
+        assembler = TurnAssembler()
+        turns = feed(
+            assembler,
+            TargetStarted(900.0),
+            *speech(1000.0, "a"),
+            *speech(1010.0, "a"),
+            *speech(1020.0, "b"),
+            *speech(1030.0, "b"),
+        )
+        assert [t.startup for t in turns] == [
+            Startup.COLD,
+            Startup.STEADY,
+            Startup.WARM,
+            Startup.STEADY,
+        ]
+
+    def test_a_target_that_was_there_before_is_never_cold(self):
+        turns = feed(TurnAssembler(), *speech(1000.0), *speech(1010.0))
+        assert [t.startup for t in turns] == [Startup.WARM, Startup.STEADY]
+
+
+class TestWarmup:
+    def test_it_runs_from_the_request_to_the_timing_event(self):
+        assembler = TurnAssembler()
+        ask = opened(999.5, phase="warmup")
+        feed(assembler, ask, *speech(1000.0))
+        [turn] = feed(assembler, reported(ask, 1005.0))
+        assert turn.values[stages.WARMUP.key] == pytest.approx(1002.004 - 999.5)
+
+    def test_a_measured_turn_has_none(self):
+        assembler = TurnAssembler()
+        ask = opened(999.5)
+        feed(assembler, ask, *speech(1000.0))
+        [turn] = feed(assembler, reported(ask, 1005.0))
+        assert stages.WARMUP.key not in turn.values
+
+
+class TestSessions:
+    def test_marks_are_merged_and_values_told_once(self):
+        assembler = TurnAssembler()
+        feed(assembler, BackendsSeen(1.0, {"wav2lip": "omnirt"}))
+        made = {stages.SESSION_REQUESTED: 10.0, stages.SESSION_CREATED: 10.04}
+        feed(assembler, SessionSeen(11.0, "s", model="wav2lip", marks=made))
+        [(record, fresh)] = assembler.take_sessions()
+        assert fresh == {stages.SESSION_CREATE.key}
+        assert record.values[stages.SESSION_CREATE.key] == pytest.approx(40.0)
+        assert record.backend == "omnirt"
+        shown = {stages.OFFER_STARTED: 10.1, stages.CLIENT_FIRST_FRAME: 10.3}
+        feed(assembler, SessionSeen(12.0, "s", marks=shown))
+        [(record, fresh)] = assembler.take_sessions()
+        assert fresh == {stages.WEBRTC_FIRST_FRAME.key}
+        assert assembler.take_sessions() == []
+
+    def test_a_turn_carries_its_sessions_model_and_backend(self):
+        assembler = TurnAssembler()
+        feed(assembler, BackendsSeen(1.0, {"wav2lip": "omnirt"}))
+        feed(assembler, SessionSeen(2.0, "s", model="wav2lip", avatar="demo"))
+        [turn] = feed(assembler, *speech(1000.0))
+        assert (turn.model, turn.backend, turn.avatar) == ("wav2lip", "omnirt", "demo")
+
+
+@pytest.mark.parametrize(
+    "stage", [s for s in stages.STAGES.values() if s.scope is stages.Scope.TURN]
+)
+def test_every_stage_of_a_turn_has_a_value_or_a_reason(stage):
+    [turn] = feed(TurnAssembler(), *speech(1000.0))
+    assert (stage.key in turn.values) != (stage.key in turn.absent)

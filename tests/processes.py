@@ -1,0 +1,96 @@
+"""Real servers for tests: started on a free loopback port, stopped whatever happens."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+
+STARTUP_S = 30.0
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on just now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], object], what: str, timeout: float = STARTUP_S) -> None:
+    """Wait for a condition; fail with what was waited for."""
+    deadline = time.monotonic() + timeout
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"waited {timeout:.0f} s for {what}")
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def process(
+    command: list[str], *, log: Path, **environment: str
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A child process whose output goes to a file; SIGTERM, then SIGKILL, at the end."""
+    with log.open("wb") as output:
+        child = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, env=os.environ | environment, cwd=ROOT
+        )
+        try:
+            yield child
+        finally:
+            child.terminate()
+            try:
+                child.wait(10)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+
+
+def redis_binary() -> str:
+    """Path of redis-server; fails with the way to get it."""
+    found = shutil.which("redis-server")
+    if found is None:
+        raise RuntimeError("redis-server is not installed; apt-get install redis-server")
+    return found
+
+
+@contextlib.contextmanager
+def redis_server(
+    folder: Path, port: int | None = None
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A real Redis without persistence; yields its URL and process."""
+    port = port or free_port()
+    command = [redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
+    with process([*command, "--dir", str(folder)], log=folder / "redis.log") as child:
+
+        def answers() -> bool:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+                return True
+            return False
+
+        wait_until(answers, "redis-server")
+        yield f"redis://127.0.0.1:{port}/0", child
+
+
+@contextlib.contextmanager
+def exporter(
+    folder: Path, *arguments: str, **environment: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    """A real exporter process; yields its URL and process."""
+    ready = folder / "exporter.json"
+    ready.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "exporter", "--listen", "127.0.0.1:0"]
+    command += ["--ready-file", str(ready), *arguments]
+    with process(command, log=folder / "exporter.log", **environment) as child:
+        wait_until(lambda: ready.exists() or child.poll() is not None, "the exporter")
+        if child.poll() is not None:
+            raise RuntimeError((folder / "exporter.log").read_text())
+        yield json.loads(ready.read_text())["url"], child
