@@ -1,0 +1,112 @@
+"""The files of a report.
+
+What comes in: a bundle's path, and the result made from it. What goes out: `report.md`,
+`result.json`, `result.csv` and the bundle as one `.tar.gz`. The names are those that the
+benchmark page tells its readers to look for. It must not know what a result says.
+
+The same bundle, folder or archive, gives the same bytes: nothing here asks for the time. Each
+file appears whole or not at all.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from report import bundle as bundles
+from report.absence import Missing
+from report.archive import pack
+from report.document import document
+from report.errors import BundleError
+from report.markdown import render
+from report.result import Result, summarise_bundle
+from report.row import row
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """What `write` has written."""
+
+    report: Path
+    """`report.md`, for people."""
+    result_json: Path
+    """`result.json`; `report.document` has its schema."""
+    result_csv: Path
+    """`result.csv`: the page's twenty headings and one row; RFC 4180, UTF-8."""
+    archive: Path
+    """The bundle as `RUN_ID.tar.gz`."""
+
+
+def build(bundle_path: Path) -> Result:
+    """The result of the bundle at `bundle_path`, a folder or a `.tar.gz`.
+
+    Raises `BundleError` when the bundle cannot be reported on.
+    """
+    return summarise_bundle(bundles.read(bundle_path))
+
+
+def write(result: Result, out_dir: Path, bundle_path: Path) -> Paths:
+    """Write the report of `result` and pack its bundle into `out_dir`, which is made if needed.
+
+    `out_dir` may be the bundle itself: its manifest does not name the report's files, so they
+    do not become part of it. Raises `BundleError` when the bundle cannot be read or is not the
+    one that `result` was made from, and `OSError` when a file cannot be written.
+    """
+    bundle = bundles.read(bundle_path)
+    if bundle.sha256 != result.manifest_sha256:
+        raise BundleError(
+            str(bundle_path),
+            f"is not the bundle of this result (run {result.run_id})",
+            "give the one it was built from",
+        )
+    name = file_name(result.run_id)
+    paths = Paths(
+        report=out_dir / "report.md",
+        result_json=out_dir / "result.json",
+        result_csv=out_dir / "result.csv",
+        archive=out_dir / f"{name}.tar.gz",
+    )
+    out_dir.mkdir(parents=True, exist_ok=True)
+    _replace(paths.archive, pack(name, bundle.files))
+    _replace(paths.result_json, json_text(result).encode())
+    _replace(paths.result_csv, csv_text(result).encode())
+    _replace(paths.report, render(result).encode())
+    return paths
+
+
+def json_text(result: Result) -> str:
+    """`result.json` as text."""
+    text = json.dumps(document(result), ensure_ascii=False, allow_nan=False, indent=2)
+    return text + "\n"
+
+
+def csv_text(result: Result) -> str:
+    """`result.csv` as text; a cell that was not measured is empty."""
+    cells = row(result)
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(cells)
+    writer.writerow("" if isinstance(cell, Missing) else cell for cell in cells.values())
+    return text.getvalue()
+
+
+def file_name(run_id: str) -> str:
+    """A run id as a plain file name of at most 64 characters."""
+    return re.sub(r"[^A-Za-z0-9._-]", "-", run_id).lstrip(".-")[:64] or "bundle"
+
+
+def _replace(path: Path, data: bytes) -> None:
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

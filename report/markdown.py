@@ -1,0 +1,461 @@
+"""A result → `report.md`.
+
+What comes in: a `Result`. What goes out: the text of the report: a warning where the run
+proves nothing about performance, the benchmark page's template filled in, its results table
+with our row, and then everything the run measured, with boundaries and reasons.
+It must not compute anything about the run: what is not in the `Result` is not in the report.
+"""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING, Final
+
+from exporter import stages
+from exporter.stages import Kind, Stage
+from report import page
+from report.absence import Missing
+from report.figures import GIB, exact, figure, gib
+from report.memory import MemoryScope
+from report.page import Fact
+from report.records import InputKind
+from report.result import MOCK_MODEL, StageResult, key_unit, value_source
+from report.row import row
+from report.summary import P95_NEEDS, Statistics
+from report.tables import inline, table
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from report.records import Turn
+    from report.result import Result
+
+NOT_MEASURED: Final = "n/m"
+"""A cell of the results table that has no value; a footnote gives the reason."""
+
+_PROMPT_SHOWN: Final = 120
+_NO_P95: Final = "–"
+
+_BOUNDARY: Final = {
+    InputKind.TEXT: "text: from the request that carries the text, as it is sent",
+    InputKind.SPEECH: "speech: from the last speech audio, as it is sent",
+    InputKind.AUDIO_UPLOAD: "uploaded audio: from the beginning of the upload",
+}
+
+_STAGE_HEADINGS: Final = (
+    *("stage", "n", "median", "p95", "min", "max", "unit"),
+    *("source", "boundary", "owner"),
+)
+_NUMBERS: Final = frozenset({"n", "median", "p95", "min", "max", "value"})
+
+
+def render(result: Result) -> str:
+    """The whole report; ends with a newline."""
+    verdict = result.verdict
+    lines = [
+        f"# Benchmark run {inline(result.run_id)}",
+        "",
+        *_warning(result),
+        f"Verdict: {verdict.status} ({verdict.reason})",
+        "",
+        "## Result",
+        "",
+        *_template(result),
+        "",
+        "## Test results",
+        "",
+        *_page_table(result),
+        "",
+        "## Measured turns",
+        "",
+        *_measured(result),
+        "",
+        "## Sessions with a measured turn",
+        "",
+        *_stages(result.sessions),
+        "",
+        "## The run as a whole",
+        "",
+        *_run(result),
+        "",
+        "## Warmup",
+        "",
+        *_warmup(result),
+        "",
+        "## Turns that were not completed",
+        "",
+        *([_failure(turn) for turn in result.unfinished] or ["None."]),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+# --- the warning on top --------------------------------------------------------------------
+
+
+def _warning(result: Result) -> list[str]:
+    mock = result.facts.model == MOCK_MODEL
+    if not (mock or result.synthetic or result.stand_ins):
+        return []
+    if mock:
+        sentence = page.MOCK
+    elif result.synthetic:
+        sentence = page.SYNTHETIC
+    else:
+        sentence = "Parts of this deployment are not real; figures that include them prove nothing."
+    named = [inline(part) for part in result.stand_ins]
+    if not named:
+        named = [f"the model `{MOCK_MODEL}`" if mock else "model output, which is made up"]
+    return [f"> **{sentence}**", f"> Stand-ins: {'; '.join(named)}.", ""]
+
+
+# --- the page's template -------------------------------------------------------------------
+
+
+def _template(result: Result) -> list[str]:
+    facts = result.facts
+    title = page.TITLE.format(
+        model=_known(facts.model, "unknown model"),
+        backend=_known(facts.backend, "unknown backend"),
+        hardware=_known(facts.hardware, "no accelerator seen"),
+        date=facts.date,
+    )
+    by_key = {**result.turns, **result.sessions}
+    by_fact = _facts(result)
+    lines = [title, ""]
+    for line in page.TEMPLATE:
+        if isinstance(line, Stage):
+            lines.append(f"{page.bullet(line)} {_in_words(by_key[line.key])}")
+        elif line is Fact.NOTES:
+            lines += [page.bullet(line), *(f"  - {note}" for note in _notes(result))]
+        else:
+            lines.append(f"{page.bullet(line)} {by_fact[line]}")
+    return lines
+
+
+def _facts(result: Result) -> dict[Fact, str]:
+    """The template's lines that are neither metrics nor the list of notes."""
+    facts = result.facts
+    return {
+        Fact.OPENTALKING: _known(facts.opentalking),
+        Fact.BACKEND: _known(facts.backend_revision),
+        Fact.HARDWARE: _hardware(result),
+        Fact.MODEL: f"{_known(facts.model)}; weights: {_known(facts.weights)}",
+        Fact.AVATAR: _known(facts.avatar),
+        Fact.AUDIO: _audio(result),
+        Fact.STARTUP: _startup(result),
+    }
+
+
+def _hardware(result: Result) -> str:
+    facts = result.facts
+    parts = []
+    if isinstance(facts.hardware, Missing):
+        parts.append(f"no accelerator seen ({inline(facts.hardware.reason)})")
+    else:
+        parts.append(inline(facts.hardware))
+        parts.append(_known(facts.driver, "driver unknown"))
+    parts.append(_known(facts.os, "operating system unknown"))
+    if not isinstance(facts.cpus, Missing):
+        parts.append(f"{facts.cpus} CPUs")
+    if not isinstance(facts.memory_bytes, Missing):
+        parts.append(f"{figure(facts.memory_bytes / GIB)} GiB memory")
+    return "; ".join(parts)
+
+
+def _audio(result: Result) -> str:
+    facts = result.facts
+    if not isinstance(facts.audio, Missing):
+        return inline(facts.audio)
+    if isinstance(facts.prompt, Missing):
+        return _known(facts.audio)
+    prompt = textwrap.shorten(facts.prompt, _PROMPT_SHOWN, placeholder=" …")
+    return f"none; the input is the text “{inline(prompt)}”"
+
+
+def _startup(result: Result) -> str:
+    turns = ", ".join(f"{count} {startup}" for startup, count in result.startups.items())
+    return "; ".join(
+        (
+            f"measured turns: {turns or 'none completed'}",
+            f"warmup before them: {_seconds(result.warmup_s)}",
+            f"cold start: {_seconds(result.cold_start_s)}",
+        )
+    )
+
+
+def _notes(result: Result) -> list[str]:
+    facts, turns = result.facts, result.turns
+    notes = [f"outcome: {_outcome(result)}", f"input: {_input(result)}"]
+    notes += [
+        f"`{stage.key}`, {stage.title}, {stage.boundaries}: {_in_words(turns[stage.key])}"
+        for stage in (
+            *(stages.TTFA, stages.PERCEIVED_TTFA),
+            *(stages.TTFV, stages.PERCEIVED_TTFV),
+            *(stages.FIRST_TURN_TOTAL, stages.GENERATION, stages.TURN_COMPLETION),
+        )
+    ]
+    notes += [f"A/V drift: {_drift(result)}", f"external figures: {_external(result)}"]
+    notes.append(f"VRAM: {_memory_basis(result)}")
+    if not isinstance(result.clock_uncertainty_seconds, Missing):
+        error = figure(result.clock_uncertainty_seconds * 1000.0)
+        notes.append(f"clocks: a client's marks are within ±{error} ms on the exporter's clock")
+    notes += [f"source {inline(name)}: {state}" for name, state in _unhealthy(result)]
+    if result.unphased:
+        notes.append(f"turns that were not the benchmark's, left out: {result.unphased}")
+    told = {"mode": facts.mode, "tester": facts.tester, "remarks": facts.notes}
+    notes += [f"{name}: {inline(v)}" for name, v in told.items() if not isinstance(v, Missing)]
+    return notes
+
+
+def _outcome(result: Result) -> str:
+    counts = ", ".join(f"{count} {outcome}" for outcome, count in result.outcomes.items())
+    asked = "" if isinstance(result.repeat, Missing) else f"; asked for: {result.repeat}"
+    return f"{result.verdict.reason} ({counts or 'there was none'}){asked}"
+
+
+def _input(result: Result) -> str:
+    if not result.inputs:
+        return "no client told how it was given"
+    return "; ".join(_BOUNDARY[kind] for kind in result.inputs)
+
+
+def _drift(result: Result) -> str:
+    bases = "; ".join(inline(basis) for basis in result.drift_bases) or "none stated"
+    return f"positive means sound early (ITU-R BT.1359); basis: {bases}"
+
+
+def _external(result: Result) -> str:
+    """Values that the backend owns, and that we measured all the same."""
+    ours = [
+        f"`{found.stage.key}`"
+        for found in result.turns.values()
+        if isinstance(found.statistics, Statistics) and "OpenTalking" not in found.stage.owner
+    ]
+    if not ours:
+        return "none in this report"
+    return (
+        f"none in this report; {', '.join(ours)} belong to the synthesis backend and were "
+        "measured here from OpenTalking's side, not by the backend's own benchmark"
+    )
+
+
+def _memory_basis(result: Result) -> str:
+    memory = result.memory
+    match memory.scope:
+        case None:
+            reason = memory.peak.reason if isinstance(memory.peak, Missing) else ""
+            return f"not measured: {inline(reason)}"
+        case MemoryScope.PROCESS:
+            basis = "the target's processes"
+        case MemoryScope.DEVICE_DELTA:
+            basis = f"the whole device less its baseline. {' '.join(page.DEVICE_MEMORY)}"
+        case MemoryScope.DEVICE:
+            first, _, last = page.DEVICE_MEMORY
+            basis = f"the whole device, whoever uses it. {first} {last}"
+    return f"device {inline(memory.device or 'unnamed')}, {basis}"
+
+
+def _unhealthy(result: Result) -> Iterable[tuple[str, str]]:
+    for name, health in result.sources.items():
+        if not health.up:
+            yield name, f"down ({inline(health.reason or 'no reason given')})"
+        if health.dropped:
+            yield name, f"dropped {health.dropped} events"
+
+
+# --- the page's results table --------------------------------------------------------------
+
+
+def _page_table(result: Result) -> list[str]:
+    cells = row(result)
+    n = result.turns[stages.TTFA.key].of
+    shown = (NOT_MEASURED if isinstance(cell, Missing) else inline(cell) for cell in cells.values())
+    lines = [
+        f"Times and rates are medians over the completed measured turns ({n}).",
+        "",
+        # Not padded: this is the page's own line, to be pasted below its rows.
+        f"| {' | '.join(cells)} |",
+        "|" + "---|" * len(cells),
+        f"| {' | '.join(shown)} |",
+    ]
+    missing: dict[str, str] = {
+        column: cell.reason for column, cell in cells.items() if isinstance(cell, Missing)
+    }
+    if missing:
+        lines += ["", f"{NOT_MEASURED}, not measured:", "", *_by_reason(missing)]
+    return lines
+
+
+def _by_reason(missing: Mapping[str, str]) -> list[str]:
+    """Bullets of what is missing for one reason each, in order of appearance."""
+    groups: dict[str, list[str]] = {}
+    for name, reason in missing.items():
+        groups.setdefault(reason, []).append(name)
+    return [f"- {', '.join(names)}: {inline(reason)}" for reason, names in groups.items()]
+
+
+# --- what was measured ---------------------------------------------------------------------
+
+
+def _measured(result: Result) -> list[str]:
+    lines = [
+        f"p95 is the nearest rank, given from {P95_NEEDS} values on ({_NO_P95}: fewer). "
+        "A stage seen in some turns only shows how many of them.",
+    ]
+    for kind, title in (
+        (Kind.ELEMENTARY, "Stages"),
+        (Kind.COMPOSITE, "Composites"),
+        (Kind.SAMPLE, "Samples"),
+    ):
+        found = {key: one for key, one in result.turns.items() if one.stage.kind is kind}
+        lines += ["", f"### {title}", "", *_stages(found)]
+    return lines
+
+
+def _stages(found: Mapping[str, StageResult]) -> list[str]:
+    """A table of what was seen, and under it why the rest was not."""
+    rows = [
+        _stage_row(one, one.statistics)
+        for one in found.values()
+        if isinstance(one.statistics, Statistics)
+    ]
+    blocks = [table(_STAGE_HEADINGS, rows, _NUMBERS)] if rows else []
+    gaps = [
+        f"- `{key}`: missing in {one.of - one.statistics.n} of {one.of}: {inline(one.gap.reason)}"
+        for key, one in found.items()
+        if one.gap and isinstance(one.statistics, Statistics)
+    ]
+    if gaps:
+        blocks.append(gaps)
+    missing = {
+        f"`{key}`": one.statistics.reason
+        for key, one in found.items()
+        if isinstance(one.statistics, Missing)
+    }
+    if missing:
+        blocks.append(["Not measured:", "", *_by_reason(missing)])
+    return [line for block in blocks for line in (*block, "")][:-1]
+
+
+def _stage_row(one: StageResult, statistics: Statistics) -> list[str]:
+    stage, n = one.stage, statistics.n
+    source = ", ".join(one.sources) or "unknown"
+    basis = f" ({', '.join(one.bases)})" if one.bases else ""
+    return [
+        f"`{stage.key}`",
+        str(n) if n == one.of else f"{n} of {one.of}",
+        figure(statistics.median),
+        _NO_P95 if isinstance(statistics.p95, Missing) else figure(statistics.p95),
+        figure(statistics.minimum),
+        figure(statistics.maximum),
+        key_unit(stage),
+        inline(source + basis),
+        stage.boundaries,
+        stage.owner,
+    ]
+
+
+def _run(result: Result) -> list[str]:
+    memory = result.memory
+    of = f" (device {inline(memory.device or 'unnamed')}, scope {memory.scope})"
+    lines = [
+        _run_line(stages.COLD_START, _seconds(result.cold_start_s)),
+        _run_line(stages.WARMUP, _seconds(result.warmup_s)),
+        *(
+            _run_line(
+                stage,
+                f"not measured: {inline(value.reason)}"
+                if isinstance(value, Missing)
+                else f"{gib(value)} GiB{of}",
+            )
+            for stage, value in (
+                (stages.IDLE_VRAM, memory.idle),
+                (stages.PEAK_VRAM, memory.peak),
+            )
+        ),
+    ]
+    depth = result.queue_depth
+    if isinstance(depth, Missing):
+        return [
+            *lines,
+            _run_line(stages.QUEUE_DEPTH, f"not measured: {inline(depth.reason)}"),
+        ]
+    lines += [
+        _run_line(
+            stages.QUEUE_DEPTH,
+            f"{inline(series.label) or 'all queues'}: {_statistics(series.statistics)}",
+        )
+        for series in depth
+    ]
+    return lines
+
+
+def _run_line(stage: Stage, value: str) -> str:
+    return f"- {stage.title}, {stage.boundaries}: {value}"
+
+
+def _warmup(result: Result) -> list[str]:
+    if not result.warmup_turns:
+        return ["None."]
+    lines: list[str] = []
+    for turn in result.warmup_turns:
+        if lines:
+            lines.append("")
+        lines.append(f"{_named(turn)}: {turn.outcome}, {turn.startup or 'startup unknown'}.")
+        rows = [
+            [
+                f"`{stage.key}`",
+                figure(turn.values[stage.key]),
+                key_unit(stage),
+                inline(value_source(stage, turn)) or "unknown",
+            ]
+            for stage in stages.STAGES.values()
+            if stage.key in turn.values
+        ]
+        if rows:
+            lines += ["", *table(("stage", "value", "unit", "source"), rows, _NUMBERS)]
+    return lines
+
+
+def _failure(turn: Turn) -> str:
+    parts = [f"- {turn.phase} {_named(turn)}: {turn.outcome}"]
+    if turn.error:
+        code, message = turn.error.code, turn.error.message
+        parts.append(inline(": ".join(part for part in (code, message) if part)))
+    if turn.marks:
+        parts.append(f"last seen: {inline(max(turn.marks, key=lambda mark: turn.marks[mark]))}")
+    if turn.trace_id:
+        parts.append(f"trace {inline(turn.trace_id)}")
+    return "; ".join(part for part in parts if part)
+
+
+def _named(turn: Turn) -> str:
+    return f"turn {turn.turn} of session {inline(turn.session)}"
+
+
+# --- values in words -----------------------------------------------------------------------
+
+
+def _known(value: str | Missing, otherwise: str | None = None) -> str:
+    if not isinstance(value, Missing):
+        return inline(value)
+    return f"unknown: {inline(value.reason)}" if otherwise is None else otherwise
+
+
+def _in_words(one: StageResult) -> str:
+    if isinstance(one.statistics, Missing):
+        return f"not measured: {inline(one.statistics.reason)}"
+    return _statistics(one.statistics)
+
+
+def _statistics(found: Statistics) -> str:
+    if found.n == 1:
+        return f"{figure(found.median)} (one value)"
+    low, high = figure(found.minimum), figure(found.maximum)
+    return f"{figure(found.median)} (median of {found.n}; min {low}, max {high})"
+
+
+def _seconds(value: float | Missing) -> str:
+    if isinstance(value, Missing):
+        return f"not measured: {inline(value.reason)}"
+    return f"{exact(value)} s"
