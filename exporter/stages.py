@@ -467,8 +467,8 @@ TURN_PREPARE = _interval(
     sights=(
         Sight(
             Source.LOG,
-            "instant of the line 'LLM streaming started'",
-            _LOG_SWITCH + ", with timestamps",
+            "instants of the lines 'FlashHead prebuffer' and 'LLM streaming started'",
+            _LOG_SWITCH + ", with timestamps; and " + _TIMING_SWITCH,
         ),
     ),
 )

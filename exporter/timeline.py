@@ -50,8 +50,8 @@ def _server_marks(turn: Turn, seen: Evidence) -> None:
 
     `speech.timing` gives distances from the entry of the pipeline, exactly; the entry itself
     is in no event. It lies before every one of: the arrival of speech.media_started less its
-    distance, the arrival of speech.timing less its own, and the instant the log says the
-    language model was asked. The least of these upper bounds is taken.
+    distance, the arrival of speech.timing less its own, and the instants at which the log says
+    that the pipeline was entered and the language model asked. The least is taken.
     """
     timing = seen.timing or {}
     bounds: list[float] = []
@@ -61,8 +61,8 @@ def _server_marks(turn: Turn, seen: Evidence) -> None:
     generated = _number(timing.get(upstream.OFFSETS[stages.SPEECH_GENERATED]))
     if seen.timing_at is not None and generated is not None:
         bounds.append(seen.timing_at - generated / 1000.0)
-    if bounds and seen.llm_started is not None:
-        bounds.append(seen.llm_started)
+    if bounds:
+        bounds += [at for at in (seen.entered, seen.llm_started) if at is not None]
     source = seen.started_source or Source.SSE
     if bounds:
         entered = min(bounds)

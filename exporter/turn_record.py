@@ -88,8 +88,10 @@ class Evidence:
     error: dict[str, str] | None = None
     line: upstream.PipelineTimingLine | None = None
 
+    entered: float | None = None
+    """When the log says that the pipeline was entered, by the line's own time."""
     llm_started: float | None = None
-    """When the log says that the language model was asked; its own time, not ours."""
+    """When the log says that the language model was asked, by the line's own time."""
     first_pcm_ms: float | None = None
 
     @property

@@ -191,8 +191,8 @@ class TurnAssembler:
                 draft.media_started_at = event.at
             case upstream.SPEECH_TIMING:
                 draft.timing_at = event.at
-                draft.timing = {k: v for k, v in event.data.items() if k != "session_id"}
-                state.record.model = state.record.model or _text(event.data.get("model"))
+                draft.timing = upstream.clean_timing(event.data)
+                state.record.model = state.record.model or _text(draft.timing.get("model"))
             case upstream.SPEECH_ENDED:
                 draft.ended_at = event.at
                 draft.ended_source = event.source
@@ -325,6 +325,10 @@ class TurnAssembler:
                     continue
                 case upstream.PipelineTimingLine() as line:
                     draft.line = draft.line or line
+                case upstream.EnteredLine(session=name) if name != session:
+                    continue
+                case upstream.EnteredLine() if seen.stamped:
+                    draft.entered = seen.at
                 case _ if self._others_speaking(seen.at, draft):
                     continue
                 case upstream.LlmStartedLine() if seen.stamped and draft.llm_started is None:

@@ -9,10 +9,12 @@ field is adapted here and nowhere else.
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Final
+from typing import Any, Final
 
 from exporter import stages
 
@@ -60,6 +62,15 @@ class PipelineTimingLine:
 
 
 @dataclass(frozen=True, slots=True)
+class EnteredLine:
+    """`FlashHead prebuffer: session=… …`, for any model: the last line before the pipeline's clock
+    starts (`t_speak_wall0` in opentalking/pipeline/speak/synthesis_runner.py), so its instant is
+    the entry's."""
+
+    session: str
+
+
+@dataclass(frozen=True, slots=True)
 class SentenceLine:
     """`TTS sentence done | … | first_pcm=187ms …`: says no session."""
 
@@ -71,9 +82,10 @@ class LlmStartedLine:
     """`LLM streaming started for: …`: its instant is what matters; says no session."""
 
 
-Line = PipelineTimingLine | SentenceLine | LlmStartedLine
+Line = PipelineTimingLine | EnteredLine | SentenceLine | LlmStartedLine
 
 _FIELD = re.compile(r"(\w+)=(\S+)")
+_ENTERED = re.compile(r"FlashHead prebuffer: session=(\S+) chars=")
 _FIRST_PCM = re.compile(r"\| first_pcm=(-?\d+)ms ")
 _PREFIX = re.compile(
     r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3,6})(Z)? ",
@@ -94,9 +106,34 @@ def parse_line(text: str) -> Line | None:
         if not found or found[-1].startswith("-"):
             return None
         return SentenceLine(first_pcm_ms=float(found[-1]))
-    if ":LLM streaming started for:" in text:
+    if "LLM streaming started for:" in text:
         return LlmStartedLine()
-    return None
+    entered = _ENTERED.search(text)
+    return EnteredLine(entered[1]) if entered is not None else None
+
+
+def clean_timing(data: Mapping[str, Any]) -> dict[str, Any]:
+    """A `speech.timing` event's fields that are what they should be; the rest become null.
+
+    Numbers must be finite, lists hold such numbers; `model` is a name. The session id is left out.
+    """
+    return {
+        name: value if name == "model" and isinstance(value, str) else _numbers(value)
+        for name, value in data.items()
+        if name != "session_id"
+    }
+
+
+def _numbers(value: object) -> float | list[float] | None:
+    if isinstance(value, list):
+        return [item for item in map(_finite, value) if item is not None]
+    return _finite(value)
+
+
+def _finite(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return value if math.isfinite(value) else None
 
 
 def _pipeline_timing(text: str) -> PipelineTimingLine | None:

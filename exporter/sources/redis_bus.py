@@ -69,8 +69,8 @@ class RedisBusSource:
 
     async def _poll(self, redis: Redis, emit: Emit) -> None:
         started = time.monotonic()
-        waiting = await _answer(redis.llen(upstream.TASK_QUEUE_KEY))
-        slot = await _answer(redis.hgetall(upstream.SLOT_STATUS_KEY))
+        waiting = await answer(redis.llen(upstream.TASK_QUEUE_KEY))
+        slot = await answer(redis.hgetall(upstream.SLOT_STATUS_KEY))
         readings = [_depth("tasks", float(waiting))]
         if slot.get("queue_size", "").isdigit():
             readings.append(_depth("flashtalk_slot", float(slot["queue_size"])))
@@ -91,7 +91,7 @@ class RedisBusSource:
             self.health.dropped += 1
             return
         if session not in self._known_sessions:
-            fields = await _answer(redis.hgetall(upstream.SESSION_KEY_PREFIX + session))
+            fields = await answer(redis.hgetall(upstream.SESSION_KEY_PREFIX + session))
             self._known_sessions.add(session)
             emit(
                 SessionSeen(
@@ -106,8 +106,8 @@ class RedisBusSource:
         self.health.succeeded(at, events=1)
 
 
-async def _answer(reply: Awaitable[_T] | _T) -> _T:
-    """redis-py types every command as perhaps not awaitable; the asyncio client always is."""
+async def answer(reply: Awaitable[_T] | _T) -> _T:
+    """A command's reply: redis-py types each as perhaps not awaitable, asyncio's always is."""
     return await reply if isinstance(reply, Awaitable) else reply
 
 

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 
 from exporter import stages, upstream
@@ -130,6 +132,15 @@ class TestServerMarks:
         assert turn.marks[stages.INPUT_ENQUEUED] == pytest.approx(1000.002, abs=1e-6)
         assert turn.marks[stages.MEDIA_QUEUED] == pytest.approx(1000.654, abs=1e-6)
 
+    def test_a_timing_event_with_foreign_values_loses_only_those(self):
+        odd = TIMING | {"ttfa_ms": "soon", "rtf": float("nan"), "chunk_latency_ms": [60.0, None]}
+        [turn] = feed(TurnAssembler(), *speech(1000.0, timing=odd))
+        assert stages.TTFA.key not in turn.values
+        assert stages.RTF.key not in turn.values
+        assert turn.values[stages.TTFV.key] == 250.0
+        assert turn.timing["chunk_latency_ms"] == [60.0]
+        json.dumps(turn.to_json(), allow_nan=False)
+
     def test_without_timing_the_entry_is_only_estimated(self):
         events = [e for e in speech(1000.0) if e.name != upstream.SPEECH_TIMING]
         [turn] = feed(TurnAssembler(), *events)
@@ -251,6 +262,21 @@ class TestLogLines:
         [turn] = feed(assembler, late[3])
         assert turn.marks[stages.SPEAK_ENTERED] == 1000.005
         assert turn.values[stages.TURN_PREPARE.key] == 0.0
+
+    def test_the_entry_is_the_instant_of_its_own_line(self):
+        """Late events place it too late; the log line before the pipeline's clock does not."""
+        assembler = TurnAssembler(expect_log=True)
+        entered = LogLine(1000.003, upstream.EnteredLine("s"), stamped=True)
+        [turn] = feed(
+            assembler,
+            entered,
+            self.asked(1000.008),
+            *speech(1000.0)[:3],
+            self.pipeline(1002.0),
+            speech(1000.0)[3],
+        )
+        assert turn.marks[stages.SPEAK_ENTERED] == 1000.003
+        assert turn.values[stages.TURN_PREPARE.key] == pytest.approx(5.0, abs=0.01)
 
     def test_the_log_may_be_read_after_the_events(self):
         assembler = TurnAssembler(expect_log=True)

@@ -17,6 +17,8 @@ def test_a_recorded_worker_log_yields_its_measuring_lines():
     assert all(line.fields["llm_first_token_ms"] > 100 for line in timings)
     assert [line.first_pcm_ms for line in sentences[:4]] == [186.0, 190.0, 181.0, 210.0]
     assert len(started) >= len(timings)
+    entered = [line.session for line in lines if isinstance(line, upstream.EnteredLine)]
+    assert set(entered) >= {line.session for line in timings}
 
 
 def test_what_never_happened_is_left_out():
