@@ -1,0 +1,73 @@
+# `make help` lists the targets. Everything is made in .venv and build/; `make clean` removes both.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TARGET := build/target
+OUT ?= build/demo
+NAME ?=
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1|/' | column -t -s '|'
+
+.PHONY: demo
+demo: setup ## measure the real OpenTalking on loopback and print its result template
+	@rm -rf $(OUT)
+	$(BIN)/talkscope bench --start demo --tester demo --out $(OUT)
+
+.PHONY: test
+test: setup redis ## lint, type-check and run all tests, end to end included
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+.PHONY: bench
+bench: setup ## run the benchmarks of tests/bench, or one: make bench NAME=bench-cost
+	$(BIN)/python -m tests.bench $(NAME)
+
+.PHONY: setup
+setup: $(VENV)/stamp target ## install everything, without running anything
+
+$(VENV)/stamp: requirements/dev.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 11) <= v <= (3, 13) else "Talkscope needs Python 3.11, 3.12 or 3.13, and $(PYTHON) is %d.%d: make PYTHON=python3.13 ..." % v)'
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make virtual environments: apt-get install python3-venv" >&2; exit 1; }
+	@echo "setup: Talkscope's own environment in $(VENV)"
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/pip install -q --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/pip install -q --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+.PHONY: target
+target: # the real OpenTalking and OmniRT, each in its own environment; does nothing when they are there
+	@$(PYTHON) deploy/demo/install.py --root $(TARGET)
+
+.PHONY: redis
+redis: # the tests of split mode run a real Redis
+	@command -v redis-server >/dev/null || { \
+	  echo "setup: installing redis-server"; \
+	  apt-get install -y -qq redis-server >/dev/null 2>&1 || \
+	  { apt-get update -qq && apt-get install -y -qq redis-server >/dev/null; } || \
+	  { echo "the tests need redis-server: apt-get install redis-server" >&2; exit 1; }; }
+
+.PHONY: format
+format: $(VENV)/stamp ## format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: docs
+docs: $(VENV)/stamp ## make the generated pages of docs/ again
+	$(BIN)/python -m exporter.reference > docs/metrics.md
+
+.PHONY: lock
+lock: ## resolve requirements/*.txt again (needs uv)
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra exporter --extra loadgen --group dev pyproject.toml -o requirements/dev.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra exporter -c requirements/dev.txt pyproject.toml -o requirements/exporter.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --extra loadgen -c requirements/dev.txt pyproject.toml -o requirements/loadgen.txt
+
+.PHONY: clean
+clean: ## remove everything that was made
+	rm -rf $(VENV) build

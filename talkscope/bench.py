@@ -1,0 +1,337 @@
+"""`talkscope bench`: the benchmark page's end-to-end run, from options to the filled template."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import json
+import shlex
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from talkscope import children, report
+from talkscope.demo import exporter_arguments
+from talkscope.status import CommandError, Status
+
+if TYPE_CHECKING:
+    from loadgen.bench import BenchResult
+    from loadgen.marks import Delivery
+
+DESCRIPTION = """\
+Opens one WebRTC session, speaks a warm-up turn and then the measured turns, and fills
+OpenTalking's standard result template. Warm-up and measured turns are never averaged together.
+
+Writes into --out: report.md, result.json, result.csv, the run bundle (bundle/) and its .tar.gz.
+"""
+
+EPILOG = """\
+examples:
+  talkscope bench --start demo
+  talkscope bench --target http://127.0.0.1:8000 --model quicktalk --repeat 20 --tester me \\
+      --redis redis://127.0.0.1:6379/0
+  talkscope bench --target http://127.0.0.1:8000 --audio question.wav --log unified.log
+
+Without --redis (split mode) or --log (unified mode) the stages of the LLM and TTS cannot be seen;
+`talkscope doctor` says what each deployment shows.
+"""
+
+DEMO_STAND_INS = (
+    "the model: a synthetic runtime inside the real OmniRT server draws the frames",
+    "the LLM, TTS and STT provider: a loopback server that answers after set delays",
+)
+
+_RUN_SCHEMA = 1
+
+
+def add(commands: Any) -> None:
+    """Add the command to the command line."""
+    parser = commands.add_parser(
+        "bench",
+        help="measure one session end to end and fill the result template",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_argument_group("what to measure")
+    what.add_argument("--target", metavar="URL", help="base URL of a running OpenTalking")
+    what.add_argument(
+        "--start",
+        choices=("demo",),
+        help="start the real target on loopback with a synthetic model, and measure its cold start",
+    )
+    what.add_argument("--model", metavar="ID", help="default: the target's default model")
+    what.add_argument("--avatar", metavar="ID", help="default: the target's first avatar")
+    said = what.add_mutually_exclusive_group()
+    said.add_argument("--prompt", metavar="TEXT", help="what the user types (has a default)")
+    said.add_argument(
+        "--audio", type=Path, metavar="WAV", help="what the user says: 16 kHz mono s16le"
+    )
+    what.add_argument(
+        "--repeat", type=_positive, default=10, metavar="N", help="measured turns (%(default)s)"
+    )
+    what.add_argument(
+        "--timeout",
+        type=_seconds,
+        default=300.0,
+        metavar="S",
+        help="longest wait for any one step: target, session or turn (%(default).0f)",
+    )
+    see = parser.add_argument_group("how to see into the target")
+    see.add_argument("--redis", metavar="URL", help="the Redis of a split deployment")
+    see.add_argument(
+        "--log", type=Path, metavar="FILE", help="log of the process that runs the pipeline"
+    )
+    see.add_argument(
+        "--candidate-address",
+        action="append",
+        metavar="IP",
+        help="address to offer for media, may be repeated (default: 127.0.0.1 for a loopback "
+        "target, else every interface)",
+    )
+    see.add_argument("--stun", action="append", metavar="URL", help="STUN server (default: none)")
+    page = parser.add_argument_group("what the report should say")
+    page.add_argument("--backend", metavar="NAME", help="default: as the target lists it")
+    page.add_argument("--tester", metavar="NAME")
+    page.add_argument("--gpu-index", type=int, metavar="N", help="which device the target uses")
+    page.add_argument("--opentalking-commit", metavar="HASH")
+    page.add_argument("--backend-commit", metavar="HASH")
+    page.add_argument("--weights", metavar="TEXT", help="model version and quantization")
+    page.add_argument("--technique", metavar="TEXT", help="such as 'mouth inpainting'")
+    page.add_argument("--input", metavar="TEXT", help="the Input column, such as 'audio+image'")
+    page.add_argument("--notes", metavar="TEXT")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="new folder (default: talkscope-run-<time>)"
+    )
+    demo = parser.add_argument_group("with --start demo")
+    demo.add_argument("--mode", choices=("unified", "split"), help="default: unified")
+    demo.add_argument(
+        "--demo-options",
+        default="",
+        metavar="'--chunk-ms 300 …'",
+        help="knobs of the demo target, see deploy/demo/README.md",
+    )
+    parser.set_defaults(run=run)
+
+
+@dataclass(frozen=True, slots=True)
+class _Target:
+    """Where to measure, and how to look into it."""
+
+    url: str
+    exporter: list[str]
+    mode: str | None
+    demo: dict[str, Any] | None
+
+
+def run(told: argparse.Namespace) -> Status:
+    """Run the benchmark and print its report."""
+    _check(told)
+    out = _new_folder(told.out)
+    bundle = out / "bundle"
+    try:
+        with contextlib.ExitStack() as stack:
+            target = stack.enter_context(_target(told, out))
+            arguments = [*target.exporter, "--bundle", str(bundle)]
+            with children.exporter(arguments, out) as exporter:
+                result, delivery = asyncio.run(_measure(told, target, exporter.url))
+                _write_run(bundle, told, target, result)
+    except BaseException:
+        # Nothing was measured: what is left would only be taken for a run.
+        if not _has_turns(bundle):
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for warning in (*result.warnings, *_undelivered(delivery)):
+        print(f"warning: {warning}", file=sys.stderr)
+    status = report.make(bundle, out)
+    if result.failure is not None:
+        print(f"talkscope bench: the run broke off: {result.failure}", file=sys.stderr)
+        return Status.FAILED
+    return status
+
+
+def _check(told: argparse.Namespace) -> None:
+    if bool(told.target) == bool(told.start):
+        raise CommandError("give either --target URL or --start demo", Status.USAGE)
+    if told.target and (told.mode or told.demo_options):
+        raise CommandError("--mode and --demo-options go with --start demo", Status.USAGE)
+    if told.start and (told.redis or told.log):
+        raise CommandError("--redis and --log go with --target", Status.USAGE)
+    if told.log is not None and not told.log.is_file():
+        raise CommandError(f"--log {told.log} is not a file that can be read", Status.USAGE)
+
+
+def _new_folder(wanted: Path | None) -> Path:
+    out = wanted or Path(f"talkscope-run-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise CommandError(f"--out {out} is not empty; name a new folder", Status.USAGE)
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"--out {out}: {error.strerror}", Status.USAGE) from error
+    return out.resolve()
+
+
+@contextlib.contextmanager
+def _target(told: argparse.Namespace, out: Path) -> Iterator[_Target]:
+    if told.start is None:
+        arguments = ["--target", told.target]
+        arguments += ["--redis", told.redis] if told.redis else []
+        arguments += ["--log", str(told.log)] if told.log else []
+        yield _Target(told.target, arguments, None, None)
+        return
+    mode = told.mode or "unified"
+    try:
+        options = ["--mode", mode, *shlex.split(told.demo_options)]
+    except ValueError as error:
+        raise CommandError(f"--demo-options: {error}", Status.USAGE) from error
+    if told.model:
+        options += ["--model", told.model]
+    with children.demo_target(options, out / "target", told.timeout) as demo:
+        yield _Target(demo.url, exporter_arguments(demo), mode, demo.facts)
+
+
+async def _measure(
+    told: argparse.Namespace, target: _Target, exporter_url: str
+) -> tuple[BenchResult, Delivery]:
+    from loadgen import bench
+    from loadgen.marks import MarksClient
+    from loadgen.session import SessionLimits
+    from loadgen.turn import TurnLimits
+
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    usual = SessionLimits()
+    config = bench.BenchConfig(
+        url=target.url,
+        model=told.model,
+        avatar=told.avatar,
+        prompt=told.prompt if told.prompt is not None else bench.DEFAULT_PROMPT,
+        audio=told.audio,
+        repeat=told.repeat,
+        addresses=tuple(told.candidate_address) if told.candidate_address else None,
+        stun_urls=tuple(told.stun or ()),
+        limits=SessionLimits(
+            create=min(usual.create, told.timeout),
+            ready=told.timeout,
+            offer=min(usual.offer, told.timeout),
+            turn=TurnLimits(turn=told.timeout),
+        ),
+    )
+    try:
+        async with MarksClient(exporter_url) as marks:
+            result = await bench.run(config, marks, _Lines())
+        return result, marks.delivery
+    except bench.UsageError as error:
+        raise CommandError(str(error), Status.USAGE) from error
+    except bench.BenchError as error:
+        raise CommandError(str(error)) from error
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
+
+
+def _write_run(
+    bundle: Path, told: argparse.Namespace, target: _Target, result: BenchResult
+) -> None:
+    """Write `run.json` (docs/bundle.md) beside the exporter's files, before it seals them."""
+    demo = target.demo
+    content = {
+        "schema": _RUN_SCHEMA,
+        "kind": "bench",
+        "started_unix": result.started_unix,
+        "command": ["talkscope", *sys.argv[1:]],
+        "target": result.target.url,
+        "mode": target.mode,
+        "model": result.target.model,
+        "backend": told.backend or result.target.backend,
+        "avatar": result.target.avatar,
+        "tester": told.tester,
+        "gpu_index": told.gpu_index,
+        "input": told.input or result.input,
+        "prompt": told.prompt,
+        "audio": str(told.audio) if told.audio else None,
+        "repeat": told.repeat,
+        "opentalking_commit": told.opentalking_commit,
+        "backend_commit": told.backend_commit,
+        "weights": told.weights,
+        "technique": told.technique,
+        "notes": told.notes,
+        "stand_ins": list(DEMO_STAND_INS) if demo else [],
+        "synthetic": demo is not None,
+        "opentalking_version": demo["opentalking"]["version"] if demo else None,
+        "backend_version": demo["omnirt"]["version"] if demo else None,
+        "cold_start": {"seconds": demo["cold_start"]["seconds"]} if demo else None,
+        "client": dict(result.client),
+    }
+    (bundle / "run.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _has_turns(bundle: Path) -> bool:
+    turns = bundle / "turns.jsonl"
+    return turns.exists() and turns.stat().st_size > 0
+
+
+def _undelivered(delivery: Delivery) -> list[str]:
+    if not delivery.lost:
+        return []
+    return [f"{delivery.lost} records did not reach the exporter; the report lacks them"]
+
+
+class _Lines:
+    """Progress on stderr, one line a step with the seconds since the start."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    def checked(self, target: Any) -> None:
+        self._say(f"target: {target.model} on {target.backend}, avatar {target.avatar}")
+
+    def queued(self, position: int, message: str) -> None:
+        self._say(f"session: queued at position {position} ({message})")
+
+    def opened(self, session: Any) -> None:
+        values = ", ".join(f"{key} {value:.0f}" for key, value in session.values().items())
+        self._say(f"session: connected ({values})")
+
+    def speaking(self, phase: str, number: int, total: int) -> None:
+        self._say(f"{phase} turn {number} of {total}: …")
+
+    def spoken(self, result: Any) -> None:
+        from exporter import stages
+
+        shown = (stages.PERCEIVED_TTFA, stages.PERCEIVED_TTFV, stages.PLAYBACK_FPS, stages.AV_DRIFT)
+        values = result.values()
+        text = ", ".join(f"{s.key} {values[s.key]:.1f}" for s in shown if s.key in values)
+        if result.error is not None:
+            text = f"{result.error.message} ({result.error.code})"
+        self._say(f"{result.phase} turn: {result.outcome}{', ' if text else ''}{text}")
+
+    def _say(self, line: str) -> None:
+        seconds = time.monotonic() - self._started
+        print(f"[{seconds:6.1f} s] {line}", file=sys.stderr, flush=True)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
+    return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 1.0 <= value <= 86_400.0:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 to 86400")
+    return value

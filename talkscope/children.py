@@ -1,0 +1,165 @@
+"""The processes a command runs beside itself: the exporter, and the demo target.
+
+What comes in: how to start them. What goes out: where they answer. Each is in a process group
+of its own, so that Ctrl-C reaches this command alone, which stops them in the right order; and
+each ends when this command is killed, so that nothing stays behind.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from talkscope.status import CommandError
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+SUPERVISOR = CHECKOUT / "deploy" / "demo" / "supervisor.py"
+
+EXPORTER_START_S = 30.0
+EXPORTER_STOP_S = 15.0
+TARGET_STOP_S = 30.0
+POLL_S = 0.02
+TAIL_LINES = 12
+
+_WATCHED = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit(1)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+"""Runs a command that gets SIGTERM when its parent dies (prctl(2), PR_SET_PDEATHSIG = 1). In a
+program of its own because code between fork and exec may not rely on anything."""
+
+
+@dataclass(frozen=True, slots=True)
+class Exporter:
+    """A running exporter."""
+
+    url: str
+    log: Path
+
+
+@dataclass(frozen=True, slots=True)
+class DemoTarget:
+    """A running target: the content of its `target.json`."""
+
+    facts: dict[str, Any]
+
+    @property
+    def url(self) -> str:
+        """OpenTalking's API."""
+        return str(self.facts["opentalking"]["url"])
+
+    @property
+    def redis(self) -> str | None:
+        """The bus of split mode."""
+        redis = self.facts["redis"]
+        return str(redis["url"]) if redis else None
+
+    @property
+    def log(self) -> Path:
+        """The log of the process that runs the pipeline."""
+        return Path(self.facts["pipeline_log"])
+
+
+@contextlib.contextmanager
+def exporter(arguments: Sequence[str], folder: Path) -> Iterator[Exporter]:
+    """Run the exporter on a free loopback port; its bundle is complete when this ends.
+
+    `folder` takes its log. Raises `CommandError` when it does not start, or did not end well.
+    """
+    log, ready = folder / "exporter.log", folder / "exporter-ready.json"
+    ready.unlink(missing_ok=True)
+    command = [sys.executable, "-m", "exporter", "--listen", "127.0.0.1:0"]
+    command += ["--ready-file", str(ready), *arguments]
+    with log.open("wb") as output:
+        child = _start(command, output)
+        try:
+            deadline = time.monotonic() + EXPORTER_START_S
+            while not ready.exists():
+                if child.poll() is not None:
+                    raise CommandError(f"the exporter did not start:\n{_tail(log)}\n  log: {log}")
+                if time.monotonic() > deadline:
+                    raise CommandError(f"the exporter did not start in {EXPORTER_START_S:.0f} s")
+                time.sleep(POLL_S)
+            yield Exporter(json.loads(ready.read_text())["url"], log)
+            if child.poll() is not None:
+                raise CommandError(f"the exporter ended by itself:\n{_tail(log)}\n  log: {log}")
+        finally:
+            status = _stop(child, EXPORTER_STOP_S)
+            ready.unlink(missing_ok=True)
+        if status != 0:
+            raise CommandError(f"the exporter did not end well ({status}):\n{_tail(log)}")
+
+
+@contextlib.contextmanager
+def demo_target(arguments: Sequence[str], folder: Path, timeout: float) -> Iterator[DemoTarget]:
+    """Run the real OpenTalking and OmniRT on loopback; nothing of them is left when this ends.
+
+    Progress goes to stderr. Raises `CommandError` when the target does not get ready within
+    `timeout` seconds.
+    """
+    if not SUPERVISOR.exists():
+        raise CommandError(
+            "the demo target is part of a checkout and not of an installed package: clone the "
+            "repository and run `make demo` there, or name your own deployment with --target"
+        )
+    facts = folder / "target.json"
+    command = [sys.executable, str(SUPERVISOR), "--dir", str(folder), "--stop-on-stdin-eof"]
+    child = subprocess.Popen(
+        [*command, *arguments], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0
+    )
+    try:
+        deadline = time.monotonic() + timeout
+        while not facts.exists():
+            if child.poll() is not None:
+                raise CommandError("the demo target did not start; the lines above say why")
+            if time.monotonic() > deadline:
+                raise CommandError(f"the demo target was not ready in {timeout:.0f} s")
+            time.sleep(POLL_S)
+        yield DemoTarget(json.loads(facts.read_text()))
+    finally:
+        # The supervisor takes the end of its input for the wish to stop, and so it also stops
+        # when this process is killed.
+        assert child.stdin is not None
+        child.stdin.close()
+        _stop(child, TARGET_STOP_S)
+
+
+def _start(command: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+    watched = [sys.executable, "-c", _WATCHED, str(os.getpid()), *command]
+    return subprocess.Popen(
+        watched,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        process_group=0,
+    )
+
+
+def _stop(child: subprocess.Popen[bytes], patience: float) -> int:
+    """SIGTERM, then SIGKILL. An impatient Ctrl-C does not shorten it."""
+    deadline = time.monotonic() + patience
+    if child.poll() is None:
+        child.send_signal(signal.SIGTERM)
+    while child.poll() is None:
+        with contextlib.suppress(KeyboardInterrupt):
+            if time.monotonic() > deadline:
+                child.kill()
+            time.sleep(POLL_S)
+    return child.returncode
+
+
+def _tail(log: Path) -> str:
+    lines = log.read_text(errors="replace").splitlines()[-TAIL_LINES:]
+    return "\n".join(f"  | {line}" for line in lines)
