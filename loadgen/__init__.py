@@ -1,0 +1,1 @@
+"""A client of OpenTalking: one session over HTTP, server-sent events and WebRTC, and its bench."""

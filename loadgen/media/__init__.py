@@ -1,0 +1,1 @@
+"""The receiving side of one WebRTC session: packets in, measurements out."""

@@ -1,0 +1,163 @@
+"""The WebRTC end of one session: offer and answer in and out, packets and frames to the meter.
+
+It owns the aiortc peer connection, its taps and the decoding of frame numbers. It must not know
+HTTP, marks or turns.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+
+from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
+from aiortc.mediastreams import AudioStreamTrack, MediaStreamError, VideoStreamTrack
+from av import VideoFrame
+
+from loadgen.errors import Cause, TargetError
+from loadgen.media import barcode, ice
+from loadgen.media.meter import MediaMeter
+from loadgen.media.packets import Kind, Packet
+from loadgen.media.tap import ReceiverTap, check_aiortc
+
+_WARM_UP_S = 2.0
+_LOST_STATES = frozenset({"failed", "closed", "disconnected"})
+
+
+class Peer:
+    """Receives one session's audio and video and feeds `meter`.
+
+    `addresses` are the IP addresses offered as host candidates; None leaves it to aioice, which
+    offers every interface but loopback. `on_news` is called when the connection's state
+    changes, and when the first key frame is complete.
+
+    Create it inside a running event loop.
+    """
+
+    def __init__(
+        self,
+        meter: MediaMeter,
+        *,
+        addresses: Sequence[str] | None,
+        stun_urls: Sequence[str],
+        on_news: Callable[[], None],
+    ) -> None:
+        check_aiortc()
+        self._meter = meter
+        self._on_news = on_news
+        self._watchers: list[asyncio.Task[None]] = []
+        self._closing = False
+        self._fault: Exception | None = None
+        self._connection = RTCPeerConnection(ice.configuration(stun_urls))
+        taps = {}
+        for kind in (Kind.VIDEO, Kind.AUDIO):
+            transceiver = self._connection.addTransceiver(kind.value, direction="recvonly")
+            taps[kind] = ReceiverTap(transceiver.receiver, kind, self._on_packet, self._on_fault)
+        self._video = taps[Kind.VIDEO]
+        if addresses is not None:
+            ice.offer_only(self._connection, addresses)
+        self._connection.on("track", self._on_track)
+        self._connection.on("connectionstatechange", on_news)
+
+    async def offer(self) -> tuple[str, str]:
+        """Create the offer and gather candidates; return its SDP and type."""
+        await self._connection.setLocalDescription(await self._connection.createOffer())
+        description = self._connection.localDescription
+        return description.sdp, description.type
+
+    async def accept(self, sdp: str, kind: str) -> None:
+        """Apply the target's answer. Raises TargetError `bad_answer` when it cannot be."""
+        try:
+            await self._connection.setRemoteDescription(RTCSessionDescription(sdp, kind))
+        except Exception as error:  # aiortc raises whatever its SDP parser stumbles over
+            raise TargetError(
+                f"the target's WebRTC answer cannot be used ({type(error).__name__}: {error}): "
+                "its codecs or its SDP do not fit this client",
+                Cause.BAD_ANSWER,
+            ) from error
+
+    @property
+    def connected(self) -> bool:
+        """ICE and DTLS are up."""
+        return bool(self._connection.connectionState == "connected")
+
+    @property
+    def trouble(self) -> TargetError | None:
+        """Why no more media can be measured, or None."""
+        if self._fault is not None:
+            return TargetError(
+                "this client's receive path failed "
+                f"({type(self._fault).__name__}: {self._fault}); please report it",
+                Cause.CLIENT_FAULT,
+            )
+        state = self._connection.connectionState
+        if not self._closing and state in _LOST_STATES:
+            return TargetError(
+                f"the WebRTC connection is {state}: the target closed the session, or the "
+                "network between dropped",
+                Cause.CONNECTION_LOST,
+            )
+        return None
+
+    async def close(self) -> None:
+        """Close the connection and stop watching its tracks."""
+        self._closing = True
+        await self._connection.close()
+        for watcher in self._watchers:
+            watcher.cancel()
+        await asyncio.gather(*self._watchers, return_exceptions=True)
+
+    def _on_packet(self, packet: Packet) -> None:
+        waiting = self._meter.first_key_frame is None
+        self._meter.on_packet(packet)
+        if waiting and self._meter.first_key_frame is not None:
+            self._on_news()
+
+    def _on_fault(self, error: Exception) -> None:
+        if self._fault is None:
+            self._fault = error
+            self._on_news()
+
+    def _on_track(self, track: MediaStreamTrack) -> None:
+        self._watchers.append(asyncio.create_task(self._watch(track)))
+
+    async def _watch(self, track: MediaStreamTrack) -> None:
+        """Take decoded frames as they come: aiortc queues them without bound."""
+        try:
+            while True:
+                frame = await track.recv()
+                if isinstance(frame, VideoFrame) and frame.pts is not None:
+                    timestamp = self._video.rtp_timestamp(frame.pts)
+                    self._meter.on_decoded(timestamp, barcode.read(frame))
+        except MediaStreamError:
+            return
+        except Exception as error:
+            self._on_fault(error)
+
+
+async def warm_up() -> None:
+    """Pay once, before any clock starts, for what the first connection would pay.
+
+    That is imports, a certificate, codec libraries, ICE, DTLS and SRTP: 100 to 300 ms. Nothing
+    leaves the machine: two connections in this process talk over loopback.
+    """
+    news = asyncio.Event()
+    meter = MediaMeter()
+    viewer = Peer(meter, addresses=ice.LOOPBACK, stun_urls=(), on_news=news.set)
+    server = RTCPeerConnection(ice.configuration())
+    try:
+        await server.setRemoteDescription(RTCSessionDescription(*await viewer.offer()))
+        server.addTrack(VideoStreamTrack())
+        server.addTrack(AudioStreamTrack())
+        ice.offer_only(server, ice.LOOPBACK)
+        await server.setLocalDescription(await server.createAnswer())
+        await viewer.accept(server.localDescription.sdp, server.localDescription.type)
+        # Nothing depends on success: otherwise the first session pays, and its numbers show it.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_WARM_UP_S):
+                while meter.first_key_frame is None:
+                    news.clear()
+                    await news.wait()
+    finally:
+        await viewer.close()
+        await server.close()
