@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from talkscope import children
+from talkscope.arguments import seconds
 from talkscope.status import Status
 
 
@@ -23,7 +24,7 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--mode", choices=("unified", "split"), default="unified")
     parser.add_argument(
-        "--timeout", type=float, default=180.0, help="seconds to get ready (%(default)s)"
+        "--timeout", type=seconds, default=180.0, help="seconds to get ready (%(default)s)"
     )
     parser.set_defaults(run=run)
 

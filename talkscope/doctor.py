@@ -11,6 +11,7 @@ from typing import Any
 
 from exporter import stages
 from exporter.stages import Sight, Source, Stage
+from talkscope.arguments import http_url
 from talkscope.status import CommandError, Status
 
 
@@ -23,7 +24,9 @@ def add(commands: Any) -> None:
         "of the catalogue: seen in production by the exporter alone, seen in a bench run, or "
         "not, with the switch that would show it. Changes nothing in the deployment.",
     )
-    parser.add_argument("--target", required=True, metavar="URL", help="OpenTalking's base URL")
+    parser.add_argument(
+        "--target", type=http_url, required=True, metavar="URL", help="OpenTalking's base URL"
+    )
     parser.add_argument("--redis", metavar="URL", help="the Redis of a split deployment")
     parser.add_argument(
         "--log", type=Path, metavar="FILE", help="log of the process that runs the pipeline"
@@ -77,11 +80,8 @@ async def look(url: str, redis: str | None) -> dict[str, Any]:
         return None
 
     http = OpenTalkingHttpSource(url, read_queue=True)
-    try:
-        async with httpx.AsyncClient(base_url=http.url, timeout=10) as client:
-            await http.poll(client, ignore)
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-        raise CommandError(f"--target {url!r} is not an http:// URL", Status.USAGE) from error
+    async with httpx.AsyncClient(base_url=http.url, timeout=10) as client:
+        await http.poll(client, ignore)
     if not http.health.up:
         raise CommandError(
             f"{http.health.reason}; start it, or name the URL where its /health answers"

@@ -20,7 +20,7 @@ def redis_url(tmp_path):
 
 async def until(condition, timeout=10.0):
     async with asyncio.timeout(timeout):
-        while not condition():  # noqa: ASYNC110 (what is waited for has no event)
+        while not condition():
             await asyncio.sleep(0.01)
 
 

@@ -1,0 +1,30 @@
+"""`python -m tests.bench [NAME]`: run all benchmarks, or one."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from tests.bench import bench_cost
+from tests.bench.measurement import Measurement
+from tests.processes import ROOT
+
+BENCHMARKS: dict[str, Callable[[], Measurement]] = {bench_cost.NAME: bench_cost.run}
+
+
+def main() -> int:
+    names = sys.argv[1:] or list(BENCHMARKS)
+    for name in names:
+        if name not in BENCHMARKS:
+            print(f"no benchmark {name!r}; there are: {', '.join(BENCHMARKS)}", file=sys.stderr)
+            return 64
+    for name in names:
+        print(f"== {name}", flush=True)
+        measured = BENCHMARKS[name]()
+        print(measured.table())
+        print(f"written to {measured.write(ROOT / 'build' / 'bench')}\n", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Tests that drive the real OpenTalking and OmniRT on loopback."""
