@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 import math
 import tarfile
 from pathlib import Path
@@ -99,8 +100,12 @@ def troubled() -> Recording:
 
 @pytest.mark.parametrize(("name", "recording"), [("full", full()), ("troubled", troubled())])
 def test_report_is_the_golden_one(name: str, recording: Recording, tmp_path: Path) -> None:
-    golden = (FIXTURES / f"report-{name}.md").read_text(encoding="utf-8")
-    assert markdown(recording, tmp_path) == golden
+    """UPDATE_GOLDEN=1 writes the files anew; read the difference before you commit it."""
+    golden = FIXTURES / f"report-{name}.md"
+    text = markdown(recording, tmp_path)
+    if os.environ.get("UPDATE_GOLDEN"):
+        golden.write_text(text, encoding="utf-8")
+    assert text == golden.read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("recording", [full(), troubled(), Recording()])
