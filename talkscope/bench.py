@@ -49,6 +49,9 @@ DEMO_STAND_INS = (
     "the LLM, TTS and STT provider: a loopback server that answers after set delays",
 )
 
+DEMO_WEIGHTS = "none, the model is synthetic"
+DEMO_TECHNIQUE = "synthetic"
+
 _RUN_SCHEMA = 1
 
 
@@ -219,7 +222,7 @@ async def _measure(
         url=target.url,
         model=told.model,
         avatar=told.avatar,
-        prompt=told.prompt if told.prompt is not None else bench.DEFAULT_PROMPT,
+        prompt=_prompt(told),
         audio=told.audio,
         repeat=told.repeat,
         addresses=tuple(told.candidate_address) if told.candidate_address else None,
@@ -261,13 +264,13 @@ def _write_run(
         "tester": told.tester,
         "gpu_index": told.gpu_index,
         "input": told.input or result.input,
-        "prompt": told.prompt,
+        "prompt": None if told.audio else _prompt(told),
         "audio": str(told.audio) if told.audio else None,
         "repeat": told.repeat,
         "opentalking_commit": told.opentalking_commit,
         "backend_commit": told.backend_commit,
-        "weights": told.weights,
-        "technique": told.technique,
+        "weights": told.weights or (DEMO_WEIGHTS if demo else None),
+        "technique": told.technique or (DEMO_TECHNIQUE if demo else None),
         "notes": told.notes,
         "stand_ins": _stand_ins(target, result),
         "synthetic": bool(_stand_ins(target, result)),
@@ -277,6 +280,12 @@ def _write_run(
         "client": dict(result.client),
     }
     (bundle / "run.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+
+
+def _prompt(told: argparse.Namespace) -> str:
+    from loadgen.bench import DEFAULT_PROMPT
+
+    return DEFAULT_PROMPT if told.prompt is None else str(told.prompt)
 
 
 def _stand_ins(target: _Target, result: BenchResult) -> list[str]:

@@ -2,11 +2,13 @@
 
 import json
 import math
+import statistics
 import struct
 import wave
 
 import httpx
 import pytest
+import redis
 
 from exporter import stages, upstream
 from tests.e2e.conftest import attach, bench, counters, running, session_state
@@ -117,6 +119,28 @@ def test_our_figures_are_those_of_speech_timing(run):
         assert told[stages.TTFA.key] + told[stages.TTFV.key] == pytest.approx(
             timing["first_webrtc_queue_ms"], abs=0.001
         )
+
+
+def test_the_report_agrees_with_an_independent_witness(split, tmp_path):
+    """What the report prints is what a plain Redis subscriber saw, to the millisecond."""
+    witnessed = []
+    with redis.Redis.from_url(split.redis) as client, client.pubsub() as pubsub:
+        pubsub.psubscribe("opentalking:events:*")
+        done = bench(tmp_path / "out", *attach(split), "--repeat", "3")
+        while (message := pubsub.get_message(timeout=1)) is not None:
+            if message["type"] == "pmessage":
+                event = json.loads(message["data"])
+                if event["event"] == "speech.timing":
+                    witnessed.append(event["data"])
+    assert done.status == 0, done.stderr
+    measured = witnessed[1:]
+    assert len(measured) == 3
+    for stage in (stages.TTFA, stages.TTFV, stages.FIRST_TURN_TOTAL, stages.RTF):
+        seen = [timing[stage.timing_field] for timing in measured]
+        reported = done.result["turns"][stage.key]
+        assert reported["median"] == pytest.approx(statistics.median(seen), abs=0.5)
+        assert reported["min"] == pytest.approx(min(seen), abs=0.5)
+        assert reported["max"] == pytest.approx(max(seen), abs=0.5)
 
 
 def test_the_report_says_what_was_real(run):

@@ -369,7 +369,8 @@ def running(**behaviour: Any) -> Iterator[StandIn]:
     """A stand-in on a free loopback port."""
     standin = StandIn(Behaviour(**behaviour))
     server = _Server(standin)
-    with socket.socket() as listening:
+    # asyncio sets TCP_NODELAY only on sockets that say TCP; without it answers take 40 ms more.
+    with socket.socket(proto=socket.IPPROTO_TCP) as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         standin.url = f"http://127.0.0.1:{listening.getsockname()[1]}"

@@ -5,8 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
 import math
+import os
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
