@@ -67,8 +67,8 @@ class TurnOpened:
     session: str
     turn: str
     started: float
-    input: str | None
-    phase: str | None
+    input: stages.InputKind | None
+    phase: stages.Phase | None
     clock: ClockBasis
 
 
@@ -78,7 +78,7 @@ class TurnReported:
 
     opened: TurnOpened
     marks: Mapping[str, float]
-    outcome: str
+    outcome: stages.Outcome
     samples: Mapping[str, float] = field(default_factory=dict)
     drift: Mapping[str, Any] | None = None
     bases: Mapping[str, str] = field(default_factory=dict)

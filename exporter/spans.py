@@ -17,6 +17,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Span, Status, StatusCode
 
 from exporter import __version__, attributes, stages
+from exporter.stages import Outcome
 from exporter.turn_record import Turn
 
 GRPC = "grpc"
@@ -132,9 +133,9 @@ def _turn_attributes(turn: Turn) -> dict[str, str | int | float]:
 
 
 def _set_outcome(root: Span, turn: Turn, end: float) -> None:
-    if turn.outcome == "completed":
+    if turn.outcome is Outcome.COMPLETED:
         return
-    if turn.outcome == "interrupted":
+    if turn.outcome is Outcome.INTERRUPTED:
         root.add_event("interrupted", timestamp=_nanoseconds(end))
         return
     code = (turn.error or {}).get("code", turn.outcome)

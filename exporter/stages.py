@@ -69,6 +69,37 @@ class Startup(StrEnum):
     """Every other turn."""
 
 
+class Phase(StrEnum):
+    """What a turn was for; a turn outside a benchmark run has none."""
+
+    WARMUP = "warmup"
+    MEASURED = "measured"
+
+
+class InputKind(StrEnum):
+    """How the user's input of a turn reached the target."""
+
+    TEXT = "text"
+    SPEECH = "speech"
+    """Streamed microphone audio."""
+    AUDIO_UPLOAD = "audio_upload"
+
+
+class Outcome(StrEnum):
+    """How a turn ended."""
+
+    COMPLETED = "completed"
+    INTERRUPTED = "interrupted"
+    FAILED = "failed"
+    VANISHED = "vanished"
+    """Accepted, and then no event."""
+    NO_MEDIA = "no_media"
+    """The target says that it plays, and no packet arrives."""
+    TIMEOUT = "timeout"
+    INCOMPLETE = "incomplete"
+    """The exporter stopped before the turn ended; no client says this."""
+
+
 class Source(StrEnum):
     """A way of seeing a deployment."""
 

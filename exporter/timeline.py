@@ -12,7 +12,7 @@ from statistics import fmean, median
 from typing import Any
 
 from exporter import stages, upstream
-from exporter.stages import Source
+from exporter.stages import InputKind, Outcome, Phase, Source
 from exporter.turn_record import Evidence, Turn
 
 
@@ -112,7 +112,7 @@ def _fill_values(turn: Turn, seen: Evidence) -> None:
     for stage in stages.STAGES.values():
         if stage.scope is not stages.Scope.TURN and stage is not stages.WARMUP:
             continue
-        if stage is stages.WARMUP and turn.phase != "warmup":
+        if stage is stages.WARMUP and turn.phase is not Phase.WARMUP:
             continue
         told = _number(timing.get(stage.timing_field)) if stage.timing_field else None
         if told is not None:
@@ -166,9 +166,9 @@ def _fill_absent(turn: Turn, seen: Evidence, *, expect_log: bool) -> None:
 def _why_absent(stage: stages.Stage, turn: Turn, seen: Evidence, *, expect_log: bool) -> str:
     if stage.unseen:
         return stage.unseen
-    if stage is stages.ASR_FINAL_LATENCY and turn.input != "speech":
+    if stage is stages.ASR_FINAL_LATENCY and turn.input is not InputKind.SPEECH:
         return f"the input was {turn.input or 'not spoken'}"
-    if turn.outcome != "completed":
+    if turn.outcome is not Outcome.COMPLETED:
         return f"the turn ended as {turn.outcome} before it"
     wanted = {sight.source for sight in stage.sights}
     if seen.timing is None and wanted & {Source.BUS, Source.SSE}:

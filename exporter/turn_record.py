@@ -12,7 +12,7 @@ from typing import Any
 
 from exporter import upstream
 from exporter.observations import TurnOpened, TurnReported
-from exporter.stages import Source, Startup
+from exporter.stages import InputKind, Outcome, Phase, Source, Startup
 
 JOIN_TOLERANCE_S = 0.1
 """How much earlier than its input a `speech.started` may seem, for clocks and delivery."""
@@ -28,11 +28,11 @@ class Turn:
     backend: str | None
     avatar: str | None
     startup: Startup
-    outcome: str
+    outcome: Outcome
     client_turn: str | None = None
     trace_id: str | None = None
-    input: str | None = None
-    phase: str | None = None
+    input: InputKind | None = None
+    phase: Phase | None = None
     error: dict[str, str] | None = None
     marks: dict[str, float] = field(default_factory=dict)
     mark_sources: dict[str, str] = field(default_factory=dict)
@@ -109,12 +109,12 @@ class Evidence:
         return begin, self.ended_at if self.ended_at is not None else math.inf
 
     @property
-    def outcome(self) -> str:
-        """How the turn ended, as docs/bundle.md names it."""
+    def outcome(self) -> Outcome:
+        """How the turn ended."""
         if self.error is not None:
-            return "failed"
+            return Outcome.FAILED
         if self.reported is not None:
             return self.reported.outcome
         if self.interrupted:
-            return "interrupted"
-        return "completed" if self.ended_at is not None else "incomplete"
+            return Outcome.INTERRUPTED
+        return Outcome.COMPLETED if self.ended_at is not None else Outcome.INCOMPLETE

@@ -27,7 +27,7 @@ from exporter.observations import (
     TurnOpened,
     TurnReported,
 )
-from exporter.stages import Startup
+from exporter.stages import Outcome, Startup
 from exporter.turn_record import JOIN_TOLERANCE_S, Evidence, SessionRecord, Turn
 
 LOG_GRACE_S = 1.0
@@ -274,7 +274,10 @@ class TurnAssembler:
         server_done = draft.ended_at is not None or draft.error is not None
         if draft.reported is not None:
             if draft.started_at is None:
-                return draft.reported.outcome != "completed" or now - draft.news_at > LOG_GRACE_S
+                return (
+                    draft.reported.outcome is not Outcome.COMPLETED
+                    or now - draft.news_at > LOG_GRACE_S
+                )
             if not server_done:
                 return now - draft.news_at > CLIENT_GRACE_S
         elif draft.opened is not None:

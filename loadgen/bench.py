@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from exporter.stages import Phase
 from loadgen import audio
 from loadgen.errors import TargetError
 from loadgen.marks import MarkSink
@@ -27,7 +28,7 @@ from loadgen.media.tap import UnsupportedAiortcError, check_aiortc
 from loadgen.opentalking import Models, ModelStatus, OpenTalking
 from loadgen.result import TurnResult
 from loadgen.session import Session, SessionConfig, SessionLimits, SessionReport
-from loadgen.turn import Input, Phase, TextInput
+from loadgen.turn import Input, TextInput
 
 DEFAULT_PROMPT = "Please introduce yourself."
 MAX_FAILURES = 3

@@ -10,9 +10,10 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from exporter import stages
+from exporter.stages import Outcome, Phase
 from loadgen.marks import TurnMarks
 from loadgen.media.meter import Basis, Speech
-from loadgen.turn import Failure, Outcome, Phase, TurnWatch, Verdict
+from loadgen.turn import Failure, TurnWatch, Verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from types import TracebackType
 from typing import Self
 
 from exporter import stages
+from exporter.stages import Outcome, Phase
 from loadgen import opentalking
 from loadgen.errors import Cause, TargetError
 from loadgen.marks import MarkSink, RelayedEvent, SessionMarks, TurnOpened
@@ -33,8 +34,6 @@ from loadgen.sse import Event
 from loadgen.turn import (
     Failure,
     Input,
-    Outcome,
-    Phase,
     SpeechInput,
     TextInput,
     TurnLimits,

@@ -9,33 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
+from exporter.stages import InputKind, Outcome
 from loadgen.opentalking import EventName
 from loadgen.sse import Event
 
 _MAX_TEXT = 2_000
-
-
-class Outcome(StrEnum):
-    """How a turn ended (docs/marks.md)."""
-
-    COMPLETED = "completed"
-    INTERRUPTED = "interrupted"
-    FAILED = "failed"
-    VANISHED = "vanished"
-    """Accepted, then no event."""
-    NO_MEDIA = "no_media"
-    """The target says that it plays, and no packet arrives."""
-    TIMEOUT = "timeout"
-
-
-class Phase(StrEnum):
-    """Part of a benchmark run."""
-
-    WARMUP = "warmup"
-    MEASURED = "measured"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +25,9 @@ class TextInput:
     text: str
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> InputKind:
         """Name in docs/marks.md."""
-        return "text"
+        return InputKind.TEXT
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,9 +37,9 @@ class SpeechInput:
     pcm: bytes
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> InputKind:
         """Name in docs/marks.md."""
-        return "speech"
+        return InputKind.SPEECH
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,9 +50,9 @@ class UploadInput:
     filename: str
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> InputKind:
         """Name in docs/marks.md."""
-        return "audio_upload"
+        return InputKind.AUDIO_UPLOAD
 
 
 Input = TextInput | SpeechInput | UploadInput

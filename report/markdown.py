@@ -12,13 +12,12 @@ import textwrap
 from typing import TYPE_CHECKING, Final
 
 from exporter import stages
-from exporter.stages import Kind, Stage
+from exporter.stages import InputKind, Kind, Stage
 from report import page
 from report.absence import Missing
 from report.figures import GIB, exact, figure, gib
 from report.memory import MemoryScope
 from report.page import Fact
-from report.records import InputKind
 from report.result import MOCK_MODEL, StageResult, key_unit, value_source
 from report.row import row
 from report.summary import P95_NEEDS, Statistics

@@ -11,42 +11,12 @@ key is in the unit of the key's suffix.
 # No `from __future__ import annotations`: the annotations are needed at run time.
 
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Final
 
-from exporter.stages import Startup
+from exporter.stages import InputKind, Outcome, Phase, Startup
 
 SCHEMA: Final = 1
 """The schema of `manifest.json`, `run.json` and `target.json` that this package reads."""
-
-
-class Phase(StrEnum):
-    """What a turn was for; a turn outside a benchmark run has none."""
-
-    WARMUP = "warmup"
-    MEASURED = "measured"
-
-
-class Outcome(StrEnum):
-    """How a turn ended."""
-
-    COMPLETED = "completed"
-    INTERRUPTED = "interrupted"
-    FAILED = "failed"
-    VANISHED = "vanished"
-    """Accepted, and then no event."""
-    NO_MEDIA = "no_media"
-    TIMEOUT = "timeout"
-    INCOMPLETE = "incomplete"
-    """The exporter stopped before the turn ended."""
-
-
-class InputKind(StrEnum):
-    """How the user's input of a turn reached the target."""
-
-    TEXT = "text"
-    SPEECH = "speech"
-    AUDIO_UPLOAD = "audio_upload"
 
 
 @dataclass(frozen=True, slots=True)

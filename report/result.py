@@ -22,10 +22,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from exporter import stages
-from exporter.stages import Scope, Stage
+from exporter.stages import InputKind, Outcome, Phase, Scope, Stage
 from report.absence import Missing, not_seen, why
 from report.memory import Memory, Span, memory
-from report.records import Accelerator, InputKind, Outcome, Phase, Session, Turn
+from report.records import Accelerator, Session, Turn
 from report.summary import Statistics, summarise
 
 if TYPE_CHECKING:

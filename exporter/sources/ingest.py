@@ -24,6 +24,7 @@ from exporter.observations import (
     TurnReported,
 )
 from exporter.sources import Emit
+from exporter.stages import InputKind, Outcome, Phase
 
 ORIGINS_REMEMBERED = 10_000
 RECORDS_A_BATCH = 1_000
@@ -32,9 +33,6 @@ _Session = Annotated[str, Field(min_length=1, max_length=128)]
 _Text = Annotated[str, Field(max_length=2_000)]
 _Number = Annotated[float, Field(allow_inf_nan=False)]
 _Unix = Annotated[float, Field(gt=0, lt=1e11, allow_inf_nan=False)]
-_Input = Literal["text", "speech", "audio_upload"]
-_Phase = Literal["warmup", "measured"]
-_Outcome = Literal["completed", "interrupted", "failed", "vanished", "no_media", "timeout"]
 
 
 class _Model(BaseModel):
@@ -83,8 +81,8 @@ class TurnOpenedRecord(_Model):
     session: _Session
     turn: Annotated[str, Field(min_length=1, max_length=64)]
     started_unix: _Unix
-    input: _Input | None = None
-    phase: _Phase | None = None
+    input: InputKind | None = None
+    phase: Phase | None = None
 
 
 class DriftRecord(_Model):
@@ -113,9 +111,9 @@ class TurnRecord(_Model):
     session: _Session
     turn: Annotated[str, Field(min_length=1, max_length=64)]
     started_unix: _Unix
-    outcome: _Outcome
-    input: _Input | None = None
-    phase: _Phase | None = None
+    outcome: Outcome
+    input: InputKind | None = None
+    phase: Phase | None = None
     marks: dict[str, _Number] = {}
     samples: dict[str, _Number] = {}
     drift: DriftRecord | None = None
@@ -124,6 +122,13 @@ class TurnRecord(_Model):
     error: ErrorRecord | None = None
 
     _marks = field_validator("marks")(_known_marks)
+
+    @field_validator("outcome")
+    @classmethod
+    def _is_over(cls, outcome: Outcome) -> Outcome:
+        if outcome is Outcome.INCOMPLETE:
+            raise ValueError("a client reports a turn when it is over")
+        return outcome
 
     @field_validator("samples")
     @classmethod

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from exporter import stages
-from exporter.stages import Startup
+from exporter.stages import InputKind, Outcome, Phase, Startup
 from exporter.turn_record import Turn
 
 START = 1_795_364_973.0
@@ -35,9 +35,9 @@ def turn(**changes: object) -> Turn:
         backend="omnirt",
         avatar="demo",
         startup=Startup.STEADY,
-        outcome="completed",
-        phase="measured",
-        input="text",
+        outcome=Outcome.COMPLETED,
+        phase=Phase.MEASURED,
+        input=InputKind.TEXT,
         marks=marks,
         mark_sources=dict.fromkeys(marks, "bus"),
     )
@@ -46,5 +46,5 @@ def turn(**changes: object) -> Turn:
         if value is not None:
             record.values[stage.key] = value
     for name, change in changes.items():
-        setattr(record, name, change)
+        setattr(record, name, Outcome(change) if name == "outcome" else change)
     return record

@@ -13,7 +13,7 @@ from exporter.observations import (
     TurnOpened,
     TurnReported,
 )
-from exporter.stages import Source, Startup
+from exporter.stages import InputKind, Outcome, Phase, Source, Startup
 from exporter.turns import CLIENT_GRACE_S, LOG_GRACE_S, TURN_LIMIT_S, TurnAssembler
 from tests.recordings import log_lines, sse_events
 
@@ -41,12 +41,13 @@ def event(at, name, session="s", source=Source.BUS, **data):
 
 
 def opened(at, turn="1", session="s", *, phase="measured", kind="text", uncertainty=0.0):
-    return TurnOpened(at, session, turn, at, kind, phase, ClockBasis(0.0, uncertainty))
+    clock = ClockBasis(0.0, uncertainty)
+    return TurnOpened(at, session, turn, at, InputKind(kind), Phase(phase), clock)
 
 
 def reported(of, at, *, outcome="completed", marks=None, **rest):
     told = TurnOpened(at, of.session, of.turn, of.started, of.input, of.phase, of.clock)
-    return TurnReported(told, marks=marks or {}, outcome=outcome, **rest)
+    return TurnReported(told, marks=marks or {}, outcome=Outcome(outcome), **rest)
 
 
 def speech(start, session="s", timing=TIMING):

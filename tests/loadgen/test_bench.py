@@ -8,11 +8,12 @@ import wave
 import pytest
 
 from exporter import stages
+from exporter.stages import Outcome, Phase
 from loadgen import bench
 from loadgen.bench import BenchConfig, RunFailedError, UsageError
 from loadgen.marks import NullSink, TurnMarks
 from loadgen.session import SessionLimits
-from loadgen.turn import Outcome, Phase, TurnLimits
+from loadgen.turn import TurnLimits
 from tests.loadgen.standin import PLAIN, TEXT, Say, answer, refusal, running, until
 
 LIMITS = SessionLimits(ready=30.0, turn=TurnLimits(accepted=30.0, media=30.0, quiet=0.4))

@@ -11,6 +11,7 @@ import wave
 import pytest
 
 from exporter import stages
+from exporter.stages import Outcome
 from loadgen import bench
 from loadgen.bench import BenchConfig
 from loadgen.marks import NullSink
@@ -18,7 +19,7 @@ from loadgen.media.meter import Basis, MediaMeter
 from loadgen.media.peer import Peer
 from loadgen.opentalking import OpenTalking
 from loadgen.session import Session, SessionConfig
-from loadgen.turn import Outcome, TextInput
+from loadgen.turn import TextInput
 from tests.loadgen.standin import until
 from tests.loadgen.test_bench import Heard
 

@@ -32,6 +32,16 @@ def test_only_the_chosen_address_is_offered():
     assert offered(ice.LOOPBACK) == {"127.0.0.1"}
 
 
+def test_the_sound_is_offered_in_opus_alone():
+    async def run():
+        peer = Peer(MediaMeter(), addresses=ice.LOOPBACK, stun_urls=(), on_news=lambda: None)
+        sdp, _ = await peer.offer()
+        await peer.close()
+        return re.findall(r"a=rtpmap:\d+ (\S+)", sdp.split("m=audio")[1])
+
+    assert asyncio.run(run()) == ["opus/48000/2"]
+
+
 def test_any_address_of_this_machine_may_be_chosen():
     assert offered(("127.0.0.2",)) == {"127.0.0.2"}
 

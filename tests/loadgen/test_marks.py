@@ -46,6 +46,7 @@ class Exporter(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
 
     def do_GET(self):
         self._answer(200, {"unix": time.time() + self.server.clock_ahead})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadgen.media.meter import FROM_FIRST_AUDIO, Basis, MediaMeter
@@ -40,6 +40,7 @@ def test_an_injected_offset_is_read_back_with_the_sign_of_bt_1359(drift_ms):
     assert speech.drift.basis is Basis.DECODED_BARCODE
 
 
+@settings(deadline=None)
 @given(st.integers(-400_000, 400_000))
 def test_any_offset_of_up_to_400_ms_is_read_back_to_the_microsecond(drift_us):
     speech = measured(talking(drift=drift_us / 1e6))
@@ -254,6 +255,7 @@ def test_a_late_packet_shows_where_the_next_picture_begins():
     assert first_key_frame([*before[:-1], *key, late]) == pytest.approx(1.04)
 
 
+@settings(deadline=None)
 @given(st.randoms(use_true_random=False))
 def test_reordering_loss_of_nothing_and_duplicates_change_nothing(random):
     stream = talking(seconds=1.0, drift=0.05)

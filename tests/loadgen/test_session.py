@@ -9,11 +9,12 @@ from dataclasses import replace
 import pytest
 
 from exporter import stages
+from exporter.stages import Outcome, Phase
 from loadgen.errors import Cause, TargetError
 from loadgen.marks import NullSink, RelayedEvent, SessionMarks, TurnMarks, TurnOpened
 from loadgen.opentalking import OpenTalking
 from loadgen.session import Session, SessionConfig, SessionLimits
-from loadgen.turn import Outcome, Phase, SpeechInput, TextInput, TurnLimits, UploadInput
+from loadgen.turn import SpeechInput, TextInput, TurnLimits, UploadInput
 from tests.loadgen.standin import TEXT, Say, answer, refusal, running, until
 from tests.recordings import sse_events
 

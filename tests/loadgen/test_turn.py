@@ -6,8 +6,9 @@ import math
 
 import pytest
 
+from exporter.stages import Outcome
 from loadgen.sse import Event
-from loadgen.turn import Outcome, TurnLimits, TurnWatch
+from loadgen.turn import TurnLimits, TurnWatch
 from tests.recordings import sse_events
 
 LIMITS = TurnLimits(accepted=15.0, media=5.0, quiet=0.6, transcript=60.0, turn=180.0)
