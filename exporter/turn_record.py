@@ -105,7 +105,7 @@ class Evidence:
             return None
         begin = self.started_at - JOIN_TOLERANCE_S
         if self.opened is not None:
-            begin = max(begin, self.opened.started)
+            begin = max(begin, self.opened.started - self.opened.clock.uncertainty)
         return begin, self.ended_at if self.ended_at is not None else math.inf
 
     @property

@@ -103,8 +103,7 @@ class OpenTalking:
     """
 
     def __init__(self, url: str, *, timeout: float = 10.0) -> None:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
+        if not _is_http_url(url):
             raise ValueError(f"{url!r} is not an http:// or https:// URL of an OpenTalking API")
         self.url = url.rstrip("/")
         # A proxy from the environment would carry requests to a loopback target elsewhere.
@@ -378,6 +377,15 @@ class OpenTalking:
             "Is this the URL of an OpenTalking API?",
             Cause.BAD_ANSWER,
         )
+
+
+def _is_http_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port  # reading it checks it
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.hostname)
 
 
 _PCM_BYTES_PER_S = SAMPLE_RATE * _BYTES_PER_SAMPLE

@@ -15,6 +15,11 @@ the first audio packet a0 come from the same chunk of the server, so at the onse
 arrival(v0) − arrival(a0). From there on each video frame's lateness against its RTP timestamp
 is compared with that of the latest audio packet. RTP alone does not tell which frame is v0:
 without it only the change of drift since the onset is known.
+
+An aiortc server holds up to 20 ms of sound back in its resampler. So the first speech of a
+session reads some 19 ms negative, and in later ones a0 begins with what was held back, so that
+they read near zero: 20 ms is what "the same chunk" can be off, below what BT.1359-1 calls
+detectable (+45 and −125 ms).
 """
 
 from __future__ import annotations

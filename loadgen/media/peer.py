@@ -10,7 +10,12 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
+from aiortc import (
+    MediaStreamTrack,
+    RTCPeerConnection,
+    RTCRtpReceiver,
+    RTCSessionDescription,
+)
 from aiortc.mediastreams import AudioStreamTrack, MediaStreamError, VideoStreamTrack
 from av import VideoFrame
 
@@ -49,11 +54,14 @@ class Peer:
         self._closing = False
         self._fault: Exception | None = None
         self._connection = RTCPeerConnection(ice.configuration(stun_urls))
-        taps = {}
-        for kind in (Kind.VIDEO, Kind.AUDIO):
-            transceiver = self._connection.addTransceiver(kind.value, direction="recvonly")
-            taps[kind] = ReceiverTap(transceiver.receiver, kind, self._on_packet, self._on_fault)
-        self._video = taps[Kind.VIDEO]
+        video = self._connection.addTransceiver("video", direction="recvonly")
+        audio = self._connection.addTransceiver("audio", direction="recvonly")
+        # The meter counts audio in Opus' clock; every WebRTC endpoint has Opus (RFC 7874).
+        capabilities = RTCRtpReceiver.getCapabilities("audio")
+        assert capabilities is not None
+        audio.setCodecPreferences([c for c in capabilities.codecs if c.name == "opus"])
+        self._video = ReceiverTap(video.receiver, Kind.VIDEO, self._on_packet, self._on_fault)
+        ReceiverTap(audio.receiver, Kind.AUDIO, self._on_packet, self._on_fault)
         if addresses is not None:
             ice.offer_only(self._connection, addresses)
         self._connection.on("track", self._on_track)
@@ -138,8 +146,9 @@ class Peer:
 async def warm_up() -> None:
     """Pay once, before any clock starts, for what the first connection would pay.
 
-    That is imports, a certificate, codec libraries, ICE, DTLS and SRTP: 100 to 300 ms. Nothing
-    leaves the machine: two connections in this process talk over loopback.
+    That is codec libraries, decoder threads, ICE, DTLS and SRTP: on an idle machine the first
+    frame comes some 5 to 25 ms sooner. Nothing leaves the machine: two connections in this
+    process talk over loopback.
     """
     news = asyncio.Event()
     meter = MediaMeter()

@@ -2,6 +2,7 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 
@@ -9,6 +10,7 @@ import httpx
 import pytest
 
 from exporter import stages, upstream
+from exporter.__main__ import bind
 from tests.otlp_receiver import OtlpReceiver
 from tests.processes import ROOT, exporter, wait_until
 from tests.recordings import sse_events
@@ -106,6 +108,28 @@ def test_wrong_usage_ends_with_one_line_and_64(arguments, message):
     )
     assert done.returncode == 64
     assert done.stderr.startswith(f"exporter: {message}")
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_small_answers_are_not_held_back():
+    """asyncio sets TCP_NODELAY on connections of a socket whose protocol is TCP by name."""
+    with bind("127.0.0.1", 0) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
+
+
+def test_an_address_in_use_ends_with_one_line():
+    with bind("127.0.0.1", 0) as taken:
+        taken.listen()
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        done = subprocess.run(
+            [sys.executable, "-m", "exporter", "--target", NOWHERE, "--listen", address],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"exporter: cannot listen on {address}")
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -285,6 +285,15 @@ class TestLogLines:
         [turn] = feed(assembler, self.pipeline(1002.3))
         assert turn.values[stages.LLM_FIRST_TOKEN_LATENCY.key] == 150.0
 
+    def test_a_clients_clock_that_is_a_little_off_loses_no_line(self):
+        """Within what the client itself says of its clock, the input may seem later than it was."""
+        assembler = TurnAssembler(expect_log=True)
+        ask = opened(1000.020, uncertainty=0.022)
+        feed(assembler, ask, self.asked(1000.004), *speech(1000.0)[:3], self.pipeline(1002.0))
+        feed(assembler, speech(1000.0)[3])
+        [turn] = feed(assembler, reported(ask, 1005.0))
+        assert turn.marks[stages.LLM_REQUESTED] == 1000.004
+
     def test_the_log_may_be_read_before_the_events(self):
         assembler = TurnAssembler(expect_log=True)
         assert feed(assembler, self.pipeline(1002.0), *speech(1000.0)) == []

@@ -177,7 +177,18 @@ def test_deleting_what_is_gone_is_no_error():
         ask(standin.url, lambda c: c.delete(SESSION))
 
 
-@pytest.mark.parametrize("url", ["", "opentalking:8000", "ftp://host", "http://"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "opentalking:8000",
+        "ftp://host",
+        "http://",
+        "http://host:x",
+        "http://h:99999",
+        "http://[::1",
+    ],
+)
 def test_what_is_no_url_of_an_api(url):
     with pytest.raises(ValueError, match="http"):
         OpenTalking(url)
