@@ -48,7 +48,7 @@ class SessionSeen:
     state: str | None = None
     marks: Mapping[str, float] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
-    outcome: str | None = None
+    outcome: stages.Outcome | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +83,26 @@ class TurnReported:
     drift: Mapping[str, Any] | None = None
     bases: Mapping[str, str] = field(default_factory=dict)
     absent: Mapping[str, str] = field(default_factory=dict)
+    error: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PipelineReported:
+    """The agent's whole account of one speech, from inside the pipeline.
+
+    `marks` are absolute, on the exporter's clock, as are `chunks`: (requested, returned) of each
+    chunk of the synthesis backend. `first_video` and `first_audio` are the RTP timestamps
+    (32 bit, media clock) of the speech's first talking frame and first audio sample.
+    """
+
+    at: float
+    session: str
+    entered: float
+    marks: Mapping[str, float]
+    outcome: stages.Outcome
+    chunks: tuple[tuple[float, float], ...] = ()
+    first_video: int | None = None
+    first_audio: int | None = None
     error: Mapping[str, str] | None = None
 
 
@@ -129,6 +149,7 @@ Observation = (
     | SessionSeen
     | TurnOpened
     | TurnReported
+    | PipelineReported
     | TargetStarted
     | BackendsSeen
     | Readings

@@ -111,6 +111,8 @@ class Source(StrEnum):
     """The log of the process that runs the pipeline (unified server or worker)."""
     HTTP = "http"
     """OpenTalking's HTTP endpoints, polled."""
+    AGENT = "agent"
+    """Talkscope's agent inside OpenTalking's process."""
     CLIENT = "client"
     """A WebRTC client: load generator, bench or browser."""
     ACCELERATOR = "accelerator"

@@ -60,7 +60,7 @@ class SessionRecord:
     marks: dict[str, float] = field(default_factory=dict)
     values: dict[str, float] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
-    outcome: str | None = None
+    outcome: Outcome | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary of the record's fields."""

@@ -57,7 +57,7 @@ class SessionRecord(_Model):
     avatar: _Text | None = None
     marks: dict[str, _Number] = {}
     absent: dict[str, _Text] = {}
-    outcome: _Text | None = None
+    outcome: Outcome | None = None
 
     _marks = field_validator("marks")(_known_marks)
 

@@ -6,7 +6,7 @@ import pytest
 from exporter import stages
 from exporter.bundle import Bundle, BundleExistsError
 from exporter.observations import Reading, Readings, TargetEvent
-from exporter.stages import Source
+from exporter.stages import Outcome, Source
 from exporter.turn_record import SessionRecord
 from tests.exporter import example
 
@@ -19,7 +19,7 @@ def write(folder):
     bundle = Bundle(folder, now=1.0)
     bundle.turn(example.turn())
     bundle.session(SessionRecord("s", outcome=None))
-    bundle.session(SessionRecord("s", outcome="closed"))
+    bundle.session(SessionRecord("s", outcome=Outcome.COMPLETED))
     said = {"session_id": "s", "text": "private words"}
     bundle.event(TargetEvent(2.0, Source.BUS, "s", "speech.started", said))
     reading = Reading(stages.VRAM_USED.name, 5.0, {"device": "0", "scope": "device"})
@@ -60,7 +60,7 @@ def test_a_turn_is_on_disk_as_soon_as_it_is_written(tmp_path):
 
 def test_of_a_session_the_last_state_is_kept(tmp_path):
     write(tmp_path).close({}, now=9.0)
-    assert [s["outcome"] for s in lines(tmp_path / "sessions.jsonl")] == ["closed"]
+    assert [s["outcome"] for s in lines(tmp_path / "sessions.jsonl")] == ["completed"]
 
 
 def test_what_a_person_said_is_not_kept(tmp_path):
