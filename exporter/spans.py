@@ -8,13 +8,14 @@ OTLP endpoint is configured.
 from __future__ import annotations
 
 import os
+from collections import OrderedDict
 
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from opentelemetry.trace import Span, Status, StatusCode
+from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
 
 from exporter import __version__, attributes, stages
 from exporter.stages import Outcome
@@ -22,6 +23,9 @@ from exporter.turn_record import Turn
 
 GRPC = "grpc"
 HTTP = "http/protobuf"
+SESSIONS_REMEMBERED = 10_000
+"""Sessions whose next turn is linked to their last one."""
+
 ENDPOINT_VARIABLES = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 
 
@@ -41,6 +45,7 @@ class Spans:
         if exporter is not None:
             self._provider.add_span_processor(BatchSpanProcessor(exporter))
         self._tracer = self._provider.get_tracer("talkscope", __version__)
+        self._last_of_session: OrderedDict[str, SpanContext] = OrderedDict()
 
     @classmethod
     def from_environment(cls) -> Spans:
@@ -77,22 +82,58 @@ class Spans:
         root = self._tracer.start_span(
             "turn",
             context=Context(),
-            kind=trace.SpanKind.SERVER,
+            kind=SpanKind.SERVER,
             start_time=_nanoseconds(begin),
             attributes=_turn_attributes(turn),
+            links=self._links(turn),
         )
+        if not root.is_recording():
+            # Not sampled: an exemplar must not point at a trace that nobody keeps.
+            return
         context = trace.set_span_in_context(root)
         for stage in stages.turn_intervals():
             if stage.start in turn.marks and stage.end in turn.marks:
                 self._stage(stage, turn, context)
+        for number, chunk in enumerate(turn.chunks, 1):
+            self._chunk(number, chunk, context, (begin, end))
         _set_outcome(root, turn, end)
         root.end(_nanoseconds(end))
-        turn.trace_id = trace.format_trace_id(root.get_span_context().trace_id)
+        own = root.get_span_context()
+        self._remember(turn.session, own)
+        turn.trace_id = trace.format_trace_id(own.trace_id)
 
     def close(self, timeout_s: float = 5.0) -> None:
         """Send what is waiting, for at most `timeout_s`, and stop."""
         self._provider.force_flush(int(timeout_s * 1000))
         self._provider.shutdown()
+
+    def _links(self, turn: Turn) -> list[Link]:
+        """A turn is linked to the session's turn before it."""
+        before = self._last_of_session.get(turn.session)
+        return [] if before is None else [Link(before)]
+
+    def _remember(self, session: str, context: SpanContext) -> None:
+        self._last_of_session[session] = context
+        self._last_of_session.move_to_end(session)
+        while len(self._last_of_session) > SESSIONS_REMEMBERED:
+            self._last_of_session.popitem(last=False)
+
+    def _chunk(
+        self,
+        number: int,
+        chunk: tuple[float, float],
+        context: Context,
+        bounds: tuple[float, float],
+    ) -> None:
+        begin, end = (min(max(at, bounds[0]), bounds[1]) for at in chunk)
+        span = self._tracer.start_span(
+            "render_chunk",
+            context=context,
+            kind=SpanKind.CLIENT,
+            start_time=_nanoseconds(begin),
+            attributes={attributes.CHUNK: number},
+        )
+        span.end(_nanoseconds(max(begin, end)))
 
     def _stage(self, stage: stages.Stage, turn: Turn, context: Context) -> None:
         if stage.kind is not stages.Kind.ELEMENTARY or stage.start is None or stage.end is None:
@@ -103,13 +144,24 @@ class Spans:
         span = self._tracer.start_span(
             stage.key.removesuffix("_ms"),
             context=context,
+            kind=SpanKind.CLIENT if stage in _CALLS else SpanKind.INTERNAL,
             start_time=_nanoseconds(begin),
             attributes={
                 attributes.STAGE_OWNER: stage.owner,
                 attributes.STAGE_SOURCE: turn.mark_sources.get(stage.end, ""),
+                **_CALLS.get(stage, {}),
             },
         )
         span.end(_nanoseconds(end))
+
+
+_CALLS: dict[stages.Stage, dict[str, str]] = {
+    # OpenTelemetry's semantic conventions for generative AI: a chat's first token.
+    stages.LLM_FIRST_TOKEN_LATENCY: {attributes.GEN_AI_OPERATION: "chat"},
+    stages.TTS_FIRST_PCM_LATENCY: {},
+    stages.AVATAR_FIRST_FRAME_LATENCY: {},
+}
+"""Stages that wait for another service, and what their spans say besides."""
 
 
 def _turn_attributes(turn: Turn) -> dict[str, str | int | float]:

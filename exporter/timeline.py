@@ -12,6 +12,7 @@ from statistics import fmean, median
 from typing import Any
 
 from exporter import stages, upstream
+from exporter.observations import PipelineReported
 from exporter.stages import InputKind, Outcome, Phase, Source
 from exporter.turn_record import Evidence, Turn
 
@@ -36,6 +37,8 @@ def fill(turn: Turn, seen: Evidence, *, expect_log: bool) -> None:
         turn.drift = dict(seen.reported.drift) if seen.reported.drift else None
         turn.error = turn.error or (dict(seen.reported.error) if seen.reported.error else None)
     _server_marks(turn, seen)
+    if seen.pipeline is not None:
+        _agent_marks(turn, seen.pipeline)
     _fill_values(turn, seen)
     _fill_absent(turn, seen, expect_log=expect_log)
 
@@ -100,6 +103,19 @@ def _server_marks(turn: Turn, seen: Evidence) -> None:
             _set_mark(
                 turn, stages.TTS_REQUESTED, first_pcm - seen.first_pcm_ms / 1000.0, Source.LOG
             )
+
+
+def _agent_marks(turn: Turn, told: PipelineReported) -> None:
+    """Take the agent's instants over: it read them where they happened, on the same clock."""
+    for name, at in told.marks.items():
+        _set_mark(turn, name, at, Source.AGENT)
+    turn.chunks = list(told.chunks)
+    if told.first_video is not None and told.first_audio is not None:
+        turn.first_timestamps = {"video": told.first_video, "audio": told.first_audio}
+    for stage in (stages.LLM_FIRST_TOKEN_LATENCY, stages.TTS_FIRST_PCM_LATENCY):
+        # The log rounds to whole milliseconds.
+        if stages.value_between(stage, told.marks) is not None:
+            turn.values.pop(stage.key, None)
 
 
 def _fill_values(turn: Turn, seen: Evidence) -> None:

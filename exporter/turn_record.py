@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from exporter import upstream
-from exporter.observations import TurnOpened, TurnReported
+from exporter.observations import PipelineReported, TurnOpened, TurnReported
 from exporter.stages import InputKind, Outcome, Phase, Source, Startup
 
 JOIN_TOLERANCE_S = 0.1
@@ -41,6 +41,10 @@ class Turn:
     absent: dict[str, str] = field(default_factory=dict)
     bases: dict[str, str] = field(default_factory=dict)
     drift: dict[str, Any] | None = None
+    chunks: list[tuple[float, float]] = field(default_factory=list)
+    """When each chunk of the synthesis backend was requested and returned; the agent tells."""
+    first_timestamps: dict[str, int] | None = None
+    """RTP timestamps of the answer's first talking frame (`video`) and sound (`audio`)."""
     timing: dict[str, Any] | None = None
     clock: dict[str, Any] = field(default_factory=lambda: {"basis": "exporter"})
 
@@ -87,6 +91,8 @@ class Evidence:
     interrupted: bool = False
     error: dict[str, str] | None = None
     line: upstream.PipelineTimingLine | None = None
+    pipeline: PipelineReported | None = None
+    """The agent's account, which is exact and takes the place of what was estimated."""
 
     entered: float | None = None
     """When the log says that the pipeline was entered, by the line's own time."""
@@ -117,4 +123,6 @@ class Evidence:
             return self.reported.outcome
         if self.interrupted:
             return Outcome.INTERRUPTED
+        if self.pipeline is not None:
+            return self.pipeline.outcome
         return Outcome.COMPLETED if self.ended_at is not None else Outcome.INCOMPLETE

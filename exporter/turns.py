@@ -21,13 +21,14 @@ from exporter.observations import (
     BackendsSeen,
     LogLine,
     Observation,
+    PipelineReported,
     SessionSeen,
     TargetEvent,
     TargetStarted,
     TurnOpened,
     TurnReported,
 )
-from exporter.stages import Outcome, Startup
+from exporter.stages import Outcome, Source, Startup
 from exporter.turn_record import JOIN_TOLERANCE_S, Evidence, SessionRecord, Turn
 
 LOG_GRACE_S = 1.0
@@ -35,6 +36,15 @@ LOG_GRACE_S = 1.0
 
 CLIENT_GRACE_S = 30.0
 """How long a turn the server has ended waits for the client's account: playback may go on."""
+
+AGENT_GRACE_S = 2.0
+"""How long a finished turn waits for the agent's account, which comes in batches."""
+
+AGENT_MEMORY_S = 600.0
+"""An agent that has been silent for this long is not waited for."""
+
+SAME_EVENT_S = 2.0
+"""An event that two sources bring is one event if they bring it within this time."""
 
 TURN_LIMIT_S = 600.0
 """A turn without any news for this long is closed as it is."""
@@ -51,6 +61,8 @@ class _Session:
     drafts: deque[Evidence] = field(default_factory=deque)
     has_news: bool = False
     published: set[str] = field(default_factory=set)
+    source: Source = Source.SSE
+    """The best source that has brought events of this session."""
 
 
 class TurnAssembler:
@@ -69,6 +81,7 @@ class TurnAssembler:
         self._lines: deque[LogLine] = deque(maxlen=10_000)
         self._windows: deque[tuple[float, float]] = deque(maxlen=10_000)
         self._next_is_cold = False
+        self._agent_until = 0.0
 
     @property
     def open_turns(self) -> int:
@@ -92,6 +105,9 @@ class TurnAssembler:
                 draft = self._draft_of_client(seen.opened)
                 draft.reported = seen
                 session, now = seen.opened.session, seen.opened.at
+            case PipelineReported():
+                self._pipeline_reported(seen)
+                session, now = seen.session, seen.at
             case LogLine(line=upstream.PipelineTimingLine(session=name)):
                 self._pipeline_line(seen)
                 session, now = name, seen.at
@@ -176,6 +192,10 @@ class TurnAssembler:
 
     def _event(self, event: TargetEvent) -> None:
         state = self._session(event.session, event.at)
+        if _RANK[event.source] < _RANK[state.source]:
+            self.events_ignored += 1
+            return
+        state.source = event.source
         if event.name == upstream.SPEECH_STARTED:
             self._speech_started(state, event)
             return
@@ -206,6 +226,16 @@ class TurnAssembler:
                 pass
 
     def _speech_started(self, state: _Session, event: TargetEvent) -> None:
+        for draft in state.drafts:
+            if (
+                draft.speaking
+                and draft.started_source is not event.source
+                and draft.started_at is not None
+                and abs(event.at - draft.started_at) < SAME_EVENT_S
+            ):
+                draft.started_at = min(draft.started_at, event.at)
+                draft.started_source = event.source
+                return
         for draft in state.drafts:
             if draft.speaking:
                 # OpenTalking interrupts a running speech before it begins the next.
@@ -246,6 +276,29 @@ class TurnAssembler:
         state.drafts.append(draft)
         return draft
 
+    def _pipeline_reported(self, seen: PipelineReported) -> None:
+        self._agent_until = max(self._agent_until, seen.at + AGENT_MEMORY_S)
+        state = self._session(seen.session, seen.at)
+        fitting = [
+            d
+            for d in state.drafts
+            if d.pipeline is None
+            and d.started_at is not None
+            and abs(d.started_at - seen.entered) < SAME_EVENT_S
+        ]
+        if fitting:
+            draft = min(fitting, key=lambda d: abs((d.started_at or 0.0) - seen.entered))
+        else:
+            # Nobody brings this session's events: the agent alone tells of the turn.
+            draft = Evidence(seen.at, started_at=seen.entered, started_source=Source.AGENT)
+            state.drafts.append(draft)
+        draft.pipeline, draft.news_at = seen, seen.at
+        if draft.error is None and seen.error is not None:
+            draft.error = dict(seen.error)
+        if draft.ended_at is None:
+            draft.ended_at = seen.marks.get(stages.SPEECH_GENERATED, seen.at)
+            draft.ended_source = Source.AGENT
+
     def _pipeline_line(self, seen: LogLine) -> None:
         assert isinstance(seen.line, upstream.PipelineTimingLine)
         state = self._session(seen.line.session, seen.at)
@@ -284,6 +337,8 @@ class TurnAssembler:
             if not server_done or now - ended <= CLIENT_GRACE_S:
                 return False
         elif not server_done:
+            return False
+        if now < self._agent_until and draft.pipeline is None and now - ended <= AGENT_GRACE_S:
             return False
         if self.expect_log and draft.line is None and draft.error is None:
             return now - ended > LOG_GRACE_S
@@ -348,6 +403,10 @@ class TurnAssembler:
         drafts = (d for s in self._sessions.values() for d in s.drafts if d is not besides)
         windows = (d.speech_window() for d in drafts)
         return any(w is not None and w[0] <= instant <= w[1] for w in windows)
+
+
+_RANK = {Source.SSE: 0, Source.AGENT: 1, Source.BUS: 2}
+"""Of several sources that bring a session's events the best is believed, and it alone."""
 
 
 def _text(value: object) -> str | None:

@@ -67,6 +67,48 @@ def test_a_failed_turn_has_an_error_status_and_event(spans, receiver):
     assert "private words" not in str(root)
 
 
+def test_the_turns_of_a_session_are_linked(spans, receiver):
+    first, second, other = example.turn(), example.turn(turn=3), example.turn(session="sess_2")
+    for turn in (first, second, other):
+        spans.turn(turn)
+    spans.close()
+    roots = {s.trace_id.hex(): s for s in receiver.spans if not s.parent_span_id}
+    assert [link.trace_id.hex() for link in roots[second.trace_id].links] == [first.trace_id]
+    assert not roots[first.trace_id].links
+    assert not roots[other.trace_id].links
+
+
+def test_the_chunks_of_the_backend_are_spans_inside_the_turn(spans, receiver):
+    chunks = [(example.START + 0.5, example.START + 0.6), (example.START + 0.7, example.START + 9)]
+    spans.turn(example.turn(chunks=chunks))
+    spans.close()
+    [root] = [s for s in receiver.spans if not s.parent_span_id]
+    rendered = [s for s in receiver.spans if s.name == "render_chunk"]
+    assert [s.parent_span_id for s in rendered] == [root.span_id] * 2
+    assert rendered[0].start_time_unix_nano == round((example.START + 0.5) * 1e9)
+    assert all(s.end_time_unix_nano <= root.end_time_unix_nano for s in rendered)
+
+
+def test_the_llm_stage_follows_the_conventions_for_generative_ai(spans, receiver):
+    spans.turn(example.turn())
+    spans.close()
+    name = stages.LLM_FIRST_TOKEN_LATENCY.key.removesuffix("_ms")
+    [llm] = [s for s in receiver.spans if s.name == name]
+    assert attributes(llm)["gen_ai.operation.name"] == "chat"
+    assert llm.kind == llm.SPAN_KIND_CLIENT
+
+
+def test_a_turn_that_is_not_sampled_has_no_trace_id(receiver, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_url)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "always_off")
+    spans = Spans.from_environment()
+    turn = example.turn()
+    spans.turn(turn)
+    spans.close()
+    assert turn.trace_id is None
+    assert receiver.spans == []
+
+
 def test_without_an_endpoint_nothing_is_traced(monkeypatch):
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_ENDPOINT", raising=False)
     monkeypatch.delenv("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", raising=False)

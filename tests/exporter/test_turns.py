@@ -7,6 +7,7 @@ from exporter.observations import (
     BackendsSeen,
     ClockBasis,
     LogLine,
+    PipelineReported,
     SessionSeen,
     TargetEvent,
     TargetStarted,
@@ -14,7 +15,7 @@ from exporter.observations import (
     TurnReported,
 )
 from exporter.stages import InputKind, Outcome, Phase, Source, Startup
-from exporter.turns import CLIENT_GRACE_S, LOG_GRACE_S, TURN_LIMIT_S, TurnAssembler
+from exporter.turns import AGENT_GRACE_S, CLIENT_GRACE_S, LOG_GRACE_S, TURN_LIMIT_S, TurnAssembler
 from tests.recordings import log_lines, sse_events
 
 TIMING = {
@@ -342,6 +343,94 @@ class TestLogLines:
                 count += 1
         assembler.tick(4e9)
         assert assembler.log_lines_unattributed == count > 10
+
+
+class TestTheAgent:
+    """What the agent tells from inside the pipeline is exact and takes the place of estimates."""
+
+    MARKS = {  # noqa: RUF012 (never changed)
+        stages.INPUT_ENQUEUED: 1000.001,
+        stages.SPEAK_ENTERED: 1000.003,
+        stages.LLM_REQUESTED: 1000.008,
+        stages.LLM_FIRST_TOKEN: 1000.1584,
+        stages.TTS_REQUESTED: 1000.250,
+        stages.TTS_FIRST_PCM: 1000.403,
+        stages.AVATAR_REQUESTED: 1000.563,
+        stages.AVATAR_FIRST_FRAME: 1000.643,
+        stages.MEDIA_QUEUED: 1000.653,
+        stages.SPEECH_GENERATED: 1002.003,
+    }
+
+    def account(self, at=1002.5, **changes):
+        told = {"outcome": Outcome.COMPLETED, "marks": self.MARKS, **changes}
+        return PipelineReported(at, "s", 1000.003, **told)
+
+    def test_its_instants_replace_the_estimates(self):
+        assembler = TurnAssembler()
+        account = self.account(chunks=((1000.563, 1000.643),), first_video=90_000, first_audio=960)
+        [turn] = feed(assembler, *speech(1000.0)[:3], account)
+        for name, at in self.MARKS.items():
+            assert turn.marks[name] == at
+            assert turn.mark_sources[name] == "agent"
+        assert turn.values[stages.TURN_PREPARE.key] == pytest.approx(5.0, abs=0.001)
+        assert turn.values[stages.LLM_FIRST_TOKEN_LATENCY.key] == pytest.approx(150.4, abs=0.001)
+        assert turn.values[stages.SENTENCE_READY.key] == pytest.approx(91.6, abs=0.001)
+        assert turn.values[stages.TTS_FIRST_PCM_LATENCY.key] == pytest.approx(153.0, abs=0.001)
+        assert turn.chunks == [(1000.563, 1000.643)]
+        assert turn.first_timestamps == {"video": 90_000, "audio": 960}
+
+    def test_what_upstream_computed_itself_stays(self):
+        assembler = TurnAssembler()
+        [turn] = feed(assembler, *speech(1000.0)[:3], self.account())
+        assert turn.values[stages.TTFA.key] == TIMING["ttfa_ms"]
+        assert turn.value_sources[stages.TTFA.key] == "speech.timing"
+
+    def test_without_a_timing_event_its_marks_give_the_composites(self):
+        assembler = TurnAssembler()
+        [turn] = feed(assembler, *speech(1000.0)[:2], self.account())
+        assert turn.values[stages.TTFA.key] == pytest.approx(400.0)
+        assert turn.values[stages.TTFV.key] == pytest.approx(250.0)
+        assert turn.value_sources[stages.TTFA.key] == "marks"
+
+    def test_a_turn_that_nobody_else_saw_is_a_turn(self):
+        [turn] = feed(TurnAssembler(), self.account())
+        assert turn.outcome == "completed"
+        assert turn.values[stages.TTFV.key] == pytest.approx(250.0)
+
+    def test_its_failures_are_failures(self):
+        error = {"code": "SPEAK_FAILED", "message": "boom"}
+        [turn] = feed(TurnAssembler(), self.account(outcome=Outcome.FAILED, error=error))
+        assert (turn.outcome, turn.error) == ("failed", error)
+
+    def test_once_known_it_is_waited_for(self):
+        assembler = TurnAssembler()
+        feed(assembler, self.account())
+        assert feed(assembler, *speech(1010.0)) == []
+        [turn] = assembler.tick(1012.1 + AGENT_GRACE_S)
+        assert turn.timing is not None
+        assert turn.mark_sources[stages.SPEAK_ENTERED] == "bus"
+
+    def test_an_event_that_two_sources_bring_is_one_event(self):
+        """Unified mode: a client relays over SSE what the agent relays from inside."""
+        assembler = TurnAssembler()
+        twice = [
+            TargetEvent(e.at + late, source, e.session, e.name, e.data)
+            for e in speech(1000.0)[:3]
+            for source, late in ((Source.SSE, 0.004), (Source.AGENT, 0.0))
+        ]
+        turns = feed(assembler, *twice, self.account())
+        assert [t.outcome for t in turns] == ["completed"]
+        assert turns[0].mark_sources[stages.SPEECH_TIMED] == "agent"
+
+    def test_the_better_source_is_believed_whichever_comes_first(self):
+        assembler = TurnAssembler()
+        first, *rest = speech(1000.0)
+        agent = [TargetEvent(e.at, Source.AGENT, e.session, e.name, e.data) for e in rest]
+        late = TargetEvent(1000.01, Source.SSE, first.session, first.name, first.data)
+        feed(assembler, TargetEvent(1000.0, Source.AGENT, "s", first.name, first.data), late)
+        [turn] = feed(assembler, *agent)
+        assert turn.turn == 1
+        assert assembler.events_ignored == 1
 
 
 class TestOutcomes:
