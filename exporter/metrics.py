@@ -4,8 +4,8 @@ What comes in: finished `Turn` records, `Readings`, session records, source heal
 out: an exposition text, classic or OpenMetrics with trace-id exemplars. It must not know where
 any of it was seen. Families, buckets and help texts come from the catalogue.
 
-Labels are bounded: model, backend, startup, outcome, device, queue, source. No session, no
-user, no text.
+Labels are bounded: model, backend, startup, leads, outcome, device, queue, source. No session,
+no user, no text.
 """
 
 from __future__ import annotations
@@ -23,6 +23,10 @@ from exporter.observations import Reading, Readings
 from exporter.turn_record import SessionRecord, Turn
 
 UNKNOWN = "unknown"
+
+SOUND = "sound"
+PICTURE = "picture"
+"""Values of the label `leads`: which of the two is early."""
 
 
 class Metrics:
@@ -47,6 +51,8 @@ class Metrics:
             for stage in stages.STAGES.values()
             if stage.instrument is stages.Instrument.HISTOGRAM and stage.family
         }
+        # Looking labels up costs more than observing.
+        self._children: dict[tuple[str, ...], Histogram] = {}
         self._turns = Counter(
             "opentalking_turns",
             "Turns by how they ended.",
@@ -59,14 +65,21 @@ class Metrics:
 
     def turn(self, turn: Turn) -> None:
         """Count a turn and observe each of its values."""
-        model, backend = turn.model or UNKNOWN, turn.backend or UNKNOWN
-        self._turns.labels(model, backend, turn.outcome).inc()
+        labels = (turn.model or UNKNOWN, turn.backend or UNKNOWN, turn.startup.value)
+        self._turns.labels(*labels[:2], turn.outcome.value).inc()
         exemplar = {"trace_id": turn.trace_id} if turn.trace_id else None
         for key, value in turn.values.items():
             histogram = self._histograms.get(key)
-            if histogram is not None:
-                child = histogram.labels(model, backend, str(turn.startup))
-                child.observe(stages.STAGES[key].to_base(value), exemplar)
+            if histogram is None:
+                continue
+            stage = stages.STAGES[key]
+            base = stage.to_base(value)
+            leads = (SOUND if base > 0 else PICTURE,) if stage.is_signed else ()
+            name = (key, *labels, *leads)
+            child = self._children.get(name)
+            if child is None:
+                child = self._children[name] = histogram.labels(*labels, *leads)
+            child.observe(abs(base) if leads else base, exemplar)
 
     def session_values(self, record: SessionRecord, fresh: Iterable[str]) -> None:
         """Observe those of a session's values that are new."""
@@ -89,7 +102,8 @@ class Metrics:
 def _labels(stage: stages.Stage) -> tuple[str, ...]:
     if stage.scope is stages.Scope.SESSION:
         return ("model", "backend")
-    return ("model", "backend", "startup")
+    common = ("model", "backend", "startup")
+    return (*common, "leads") if stage.is_signed else common
 
 
 class _Levels(Collector):

@@ -26,8 +26,9 @@ see is listed with the reason, and is never exported as zero.
 
 LABELS = """\
 Histograms carry `model`, `backend` and, for a turn, `startup`: `cold` (first turn after the target
-started), `warm` (first turn of a later session) or `steady`. No label names a session, a user or a
-text; the trace id rides as an exemplar (OpenMetrics).
+started), `warm` (first turn of a later session) or `steady`. A/V drift is exported as its magnitude
+with `leads`: `sound` (positive drift, sound early) or `picture`. No label names a session, a user
+or a text; the trace id rides as an exemplar (OpenMetrics).
 """
 
 

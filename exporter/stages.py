@@ -235,6 +235,11 @@ class Stage:
     """Field of a pipeline log line that carries it (milliseconds)."""
 
     @property
+    def is_signed(self) -> bool:
+        """Whether values lie on both sides of zero: A/V drift."""
+        return self.better == "zero"
+
+    @property
     def is_interval(self) -> bool:
         """Whether the value is the time between two marks."""
         return self.start is not None
@@ -268,11 +273,12 @@ TIME_BUCKETS: Final[tuple[float, ...]] = (
 """Upper edges in seconds for every interval."""
 
 DRIFT_BUCKETS: Final[tuple[float, ...]] = (
-    # ITU-R BT.1359-1: detectability at +45/-125 ms, acceptability at +90/-185 ms.
-    *(-0.4, -0.3, -0.25, -0.185, -0.155, -0.125, -0.09, -0.06, -0.04, -0.02, -0.01, 0.0),
-    *(0.01, 0.02, 0.03, 0.045, 0.06, 0.075, 0.09, 0.125, 0.185, 0.25, 0.3, 0.4),
+    # ITU-R BT.1359-1: detectability at +45/-125 ms, acceptability at +90/-185 ms. Of the
+    # magnitude, because OpenMetrics has no sum for buckets below zero; a label says who leads.
+    *(0.005, 0.01, 0.015, 0.02, 0.03, 0.045, 0.06, 0.075, 0.09, 0.105, 0.125, 0.155, 0.185),
+    *(0.22, 0.26, 0.32, 0.4, 0.6, 1.0),
 )
-"""Upper edges in seconds for A/V drift (positive: sound early)."""
+"""Upper edges in seconds for the magnitude of A/V drift."""
 
 FPS_BUCKETS: Final[tuple[float, ...]] = (
     *(5.0, 10.0, 12.5, 15.0, 17.5, 20.0, 22.0, 23.0, 24.0, 24.5, 25.0, 25.5, 26.0, 28.0),

@@ -6,7 +6,6 @@ must not know other turns, sessions or sinks.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from statistics import fmean, median
 from typing import Any
@@ -17,11 +16,8 @@ from exporter.stages import InputKind, Outcome, Phase, Source
 from exporter.turn_record import Evidence, Turn
 
 
-def fill(turn: Turn, seen: Evidence, *, expect_log: bool) -> None:
-    """Fill a turn's marks, values, bases and absences from its evidence.
-
-    `expect_log`: a log source is attached, so a missing line is worth another reason.
-    """
+def fill(turn: Turn, seen: Evidence) -> None:
+    """Fill a turn's marks, values and bases from its evidence."""
     if seen.opened is not None:
         turn.client_turn, turn.input = seen.opened.turn, seen.opened.input
         turn.phase = seen.opened.phase
@@ -40,7 +36,6 @@ def fill(turn: Turn, seen: Evidence, *, expect_log: bool) -> None:
     if seen.pipeline is not None:
         _agent_marks(turn, seen.pipeline)
     _fill_values(turn, seen)
-    _fill_absent(turn, seen, expect_log=expect_log)
 
 
 def _set_mark(turn: Turn, name: str, at: float, source: Source | str) -> None:
@@ -58,10 +53,10 @@ def _server_marks(turn: Turn, seen: Evidence) -> None:
     """
     timing = seen.timing or {}
     bounds: list[float] = []
-    queued = _number(timing.get(upstream.OFFSETS[stages.MEDIA_QUEUED]))
+    queued = timing.get(upstream.OFFSETS[stages.MEDIA_QUEUED])
     if seen.media_started_at is not None and queued is not None:
         bounds.append(seen.media_started_at - queued / 1000.0)
-    generated = _number(timing.get(upstream.OFFSETS[stages.SPEECH_GENERATED]))
+    generated = timing.get(upstream.OFFSETS[stages.SPEECH_GENERATED])
     if seen.timing_at is not None and generated is not None:
         bounds.append(seen.timing_at - generated / 1000.0)
     if bounds:
@@ -70,11 +65,11 @@ def _server_marks(turn: Turn, seen: Evidence) -> None:
     if bounds:
         entered = min(bounds)
         _set_mark(turn, stages.SPEAK_ENTERED, entered, source)
-        enqueued = _number(timing.get(upstream.ENQUEUE_TO_ENTER))
+        enqueued = timing.get(upstream.ENQUEUE_TO_ENTER)
         if enqueued is not None:
             _set_mark(turn, stages.INPUT_ENQUEUED, entered - enqueued / 1000.0, source)
         for name, timing_field in upstream.OFFSETS.items():
-            offset = _number(timing.get(timing_field))
+            offset = timing.get(timing_field)
             if offset is not None:
                 _set_mark(turn, name, entered + offset / 1000.0, source)
     elif seen.started_at is not None:
@@ -118,61 +113,71 @@ def _agent_marks(turn: Turn, told: PipelineReported) -> None:
             turn.values.pop(stage.key, None)
 
 
+_TURN_STAGES = tuple(s for s in stages.STAGES.values() if s.scope is stages.Scope.TURN)
+_TOLD = tuple((s.key, s.timing_field) for s in _TURN_STAGES if s.timing_field)
+_BETWEEN = tuple((s, s.key, s.start, s.end) for s in _TURN_STAGES if s.is_interval)
+
+
 def _fill_values(turn: Turn, seen: Evidence) -> None:
     """Every value of the turn: as upstream computed it where it did, else from the marks."""
     timing = seen.timing or {}
+    values, sources, marks = turn.values, turn.value_sources, turn.marks
     if seen.reported is not None:
         for key, value in seen.reported.samples.items():
-            turn.values[key] = value
-            turn.value_sources[key] = str(Source.CLIENT)
-    for stage in stages.STAGES.values():
-        if stage.scope is not stages.Scope.TURN and stage is not stages.WARMUP:
-            continue
-        if stage is stages.WARMUP and turn.phase is not Phase.WARMUP:
-            continue
-        told = _number(timing.get(stage.timing_field)) if stage.timing_field else None
+            values[key] = value
+            sources[key] = Source.CLIENT.value
+    for key, timing_field in _TOLD:
+        told = timing.get(timing_field)
         if told is not None:
-            turn.values[stage.key] = told
-            turn.value_sources[stage.key] = upstream.SPEECH_TIMING
-            continue
-        between = stages.value_between(stage, turn.marks)
-        if between is None or stage.key in turn.values:
-            continue
-        if between < 0:
-            turn.absent[stage.key] = (
-                f"its marks are {-between:.1f} ms out of order, beyond what the clocks resolve"
-            )
-            continue
-        turn.values[stage.key] = between
-        turn.value_sources[stage.key] = "marks"
-    chunks = [c for c in map(_number, timing.get(upstream.CHUNK_LATENCIES) or []) if c is not None]
+            values[key] = told
+            sources[key] = upstream.SPEECH_TIMING
+    for stage, key, start, end in _BETWEEN:
+        # This loop runs for every turn of a deployment: it looks before it computes.
+        if start in marks and end in marks and key not in values:
+            _fill_interval(turn, stage)
+    if turn.phase is Phase.WARMUP:
+        _fill_interval(turn, stages.WARMUP)
+    chunks = timing.get(upstream.CHUNK_LATENCIES) or []
     if len(chunks) > 1:
-        turn.values[stages.STEADY_CHUNK.key] = median(chunks[1:])
-        turn.value_sources[stages.STEADY_CHUNK.key] = upstream.SPEECH_TIMING
+        values[stages.STEADY_CHUNK.key] = median(chunks[1:])
+        sources[stages.STEADY_CHUNK.key] = upstream.SPEECH_TIMING
     frames = frames_per_chunk(timing)
     if chunks and frames is not None and (mean := fmean(chunks)) > 0:
-        turn.values[stages.RENDER_FPS.key] = frames / (mean / 1000.0)
-        turn.value_sources[stages.RENDER_FPS.key] = upstream.SPEECH_TIMING
+        values[stages.RENDER_FPS.key] = frames / (mean / 1000.0)
+        sources[stages.RENDER_FPS.key] = upstream.SPEECH_TIMING
+
+
+def _fill_interval(turn: Turn, stage: stages.Stage) -> None:
+    between = stages.value_between(stage, turn.marks)
+    if between is None:
+        return
+    if between < 0:
+        turn.absent[stage.key] = (
+            f"its marks are {-between:.1f} ms out of order, beyond what the clocks resolve"
+        )
+        return
+    turn.values[stage.key] = between
+    turn.value_sources[stage.key] = "marks"
 
 
 def frames_per_chunk(timing: Mapping[str, Any]) -> float | None:
-    """Video frames that one audio chunk is rendered into, from a `speech.timing` event."""
-    samples, rate, fps = (
-        _number(timing.get(name))
-        for name in (upstream.CHUNK_SAMPLES, upstream.SAMPLE_RATE, upstream.OUTPUT_FPS)
-    )
+    """Video frames that one audio chunk is rendered into, from a clean `speech.timing` event."""
+    samples = timing.get(upstream.CHUNK_SAMPLES)
+    rate = timing.get(upstream.SAMPLE_RATE)
+    fps = timing.get(upstream.OUTPUT_FPS)
     if not samples or not rate or not fps:
         return None
-    return samples * fps / rate
+    return float(samples * fps / rate)
 
 
-def _fill_absent(turn: Turn, seen: Evidence, *, expect_log: bool) -> None:
-    """Say of every stage of the turn that has no value why it has none."""
+def explain(turn: Turn, seen: Evidence, *, expect_log: bool) -> None:
+    """Say of every stage of the turn that has no value why it has none.
+
+    `expect_log`: a log source is attached, so a missing line is worth another reason.
+    """
     told = seen.reported.absent if seen.reported is not None else {}
-    for stage in stages.STAGES.values():
-        if stage.scope is not stages.Scope.TURN or stage.key in turn.values:
-            continue
-        if stage.key in turn.absent:
+    for stage in _TURN_STAGES:
+        if stage.key in turn.values or stage.key in turn.absent:
             continue
         names = [name for name in (stage.key, stage.end, stage.start) if name is not None]
         reason = next((told[name] for name in names if name in told), None)
@@ -201,10 +206,3 @@ def _why_absent(stage: stages.Stage, turn: Turn, seen: Evidence, *, expect_log: 
 
 
 _LLM_FIELD = stages.LLM_FIRST_TOKEN_LATENCY.log_field or ""
-
-
-def _number(value: object) -> float | None:
-    """A finite number, or None: null, NaN, text and booleans are not measurements."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return None
-    return float(value) if math.isfinite(value) else None

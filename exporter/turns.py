@@ -69,10 +69,12 @@ class TurnAssembler:
     """Feed it observations; it yields each turn once, when nothing more can be said of it.
 
     `expect_log`: a log source is attached, so a finished turn waits a moment for its line.
+    `explain`: give a reason for each value that a turn lacks; only a bundle keeps them.
     """
 
-    def __init__(self, *, expect_log: bool = False) -> None:
+    def __init__(self, *, expect_log: bool = False, explain: bool = True) -> None:
         self.expect_log = expect_log
+        self._explain = explain
         self.log_lines_unattributed = 0
         self.events_ignored = 0
         self._sessions: dict[str, _Session] = {}
@@ -363,7 +365,9 @@ class TurnAssembler:
             begin, end = window
             self._attribute_lines(record.session, draft, begin, end)
             self._windows.append((begin, min(end, draft.news_at)))
-        timeline.fill(turn, draft, expect_log=self.expect_log)
+        timeline.fill(turn, draft)
+        if self._explain:
+            timeline.explain(turn, draft, expect_log=self.expect_log)
         return turn
 
     def _startup(self, ordinal: int) -> Startup:

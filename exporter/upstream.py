@@ -22,6 +22,8 @@ SPEECH_STARTED: Final = "speech.started"
 SPEECH_MEDIA_STARTED: Final = "speech.media_started"
 SPEECH_TIMING: Final = "speech.timing"
 SPEECH_ENDED: Final = "speech.ended"
+SESSION_QUEUED: Final = "session.queued"
+SESSION_EXPIRED: Final = "session.expired"
 ERROR: Final = "error"
 PING: Final = "ping"
 
@@ -115,19 +117,19 @@ def parse_line(text: str) -> Line | None:
 def clean_timing(data: Mapping[str, Any]) -> dict[str, Any]:
     """A `speech.timing` event's fields that are what they should be; the rest become null.
 
-    Numbers must be finite, lists hold such numbers; `model` is a name. The session id is left out.
+    `model` is a name, `chunk_latency_ms` a list of numbers, every other field a number; numbers
+    are finite. The session id is left out.
     """
-    return {
-        name: value if name == "model" and isinstance(value, str) else _numbers(value)
-        for name, value in data.items()
-        if name != "session_id"
-    }
-
-
-def _numbers(value: object) -> float | list[float] | None:
-    if isinstance(value, list):
-        return [item for item in map(_finite, value) if item is not None]
-    return _finite(value)
+    clean: dict[str, Any] = {}
+    for name, value in data.items():
+        if name == "model":
+            clean[name] = value if isinstance(value, str) else None
+        elif name == CHUNK_LATENCIES:
+            items = value if isinstance(value, list) else []
+            clean[name] = [item for item in map(_finite, items) if item is not None]
+        elif name != "session_id":
+            clean[name] = _finite(value)
+    return clean
 
 
 def _finite(value: object) -> float | None:

@@ -50,6 +50,21 @@ def test_every_value_is_observed_in_base_units(metrics):
             assert total is None
 
 
+@pytest.mark.parametrize(("drift_ms", "leads"), [(40.0, "sound"), (-130.0, "picture")])
+def test_drift_is_a_magnitude_and_says_who_leads(metrics, drift_ms, leads):
+    metrics.turn(example.turn(values={stages.AV_DRIFT.key: drift_ms}))
+    labels = {"model": "wav2lip", "backend": "omnirt", "startup": "steady", "leads": leads}
+    assert value(metrics, "opentalking_av_drift_seconds_count", **labels) == 1
+    assert value(metrics, "opentalking_av_drift_seconds_sum", **labels) == abs(drift_ms) / 1000
+    assert samples(metrics, OPENMETRICS)
+
+
+def test_what_was_not_observed_has_no_series(metrics):
+    metrics.turn(example.turn(values={stages.TTFA.key: 400.0}))
+    counted = {s.name for s in samples(metrics) if s.name.endswith("_seconds_count")}
+    assert counted == {"opentalking_ttfa_seconds_count"}
+
+
 def test_turns_are_counted_by_outcome(metrics):
     for outcome in ("completed", "completed", "vanished"):
         metrics.turn(example.turn(outcome=outcome))

@@ -52,6 +52,7 @@ class TestEveryStage:
         if stage.instrument is stages.Instrument.HISTOGRAM:
             assert list(stage.buckets) == sorted(set(stage.buckets))
             assert len(stage.buckets) > 10
+            assert stage.buckets[0] > 0, "OpenMetrics has no sum for buckets below zero"
 
     def test_boundaries_and_meaning_are_in_words(self, stage):
         assert stage.meaning.endswith(".")
