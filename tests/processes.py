@@ -25,13 +25,15 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_until(condition: Callable[[], object], what: str, timeout: float = STARTUP_S) -> None:
+def wait_until(
+    condition: Callable[[], object], what: str, timeout: float = STARTUP_S, *, pause: float = 0.02
+) -> None:
     """Wait for a condition; fail with what was waited for."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
             raise TimeoutError(f"waited {timeout:.0f} s for {what}")
-        time.sleep(0.02)
+        time.sleep(pause)
 
 
 @contextlib.contextmanager
@@ -64,12 +66,12 @@ def redis_binary() -> str:
 
 @contextlib.contextmanager
 def redis_server(
-    folder: Path, port: int | None = None
+    folder: Path, port: int | None = None, *, options: tuple[str, ...] = ()
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """A real Redis without persistence; yields its URL and process."""
     port = port or free_port()
     command = [redis_binary(), "--port", str(port), "--bind", "127.0.0.1", "--save", ""]
-    with process([*command, "--dir", str(folder)], log=folder / "redis.log") as child:
+    with process([*command, "--dir", str(folder), *options], log=folder / "redis.log") as child:
 
         def answers() -> bool:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):

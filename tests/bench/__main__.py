@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.bench import bench_cost
+from tests.bench import bench_cost, exporter_events, exporter_load
 from tests.bench.measurement import Measurement
 from tests.processes import ROOT
 
-BENCHMARKS: dict[str, Callable[[], Measurement]] = {bench_cost.NAME: bench_cost.run}
+BENCHMARKS: dict[str, Callable[[], Measurement]] = {
+    bench_cost.NAME: bench_cost.run,
+    exporter_events.NAME: exporter_events.run,
+    exporter_load.SCRAPE: exporter_load.scrape,
+    exporter_load.RSS: exporter_load.rss,
+}
 
 
 def main() -> int:

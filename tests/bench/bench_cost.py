@@ -87,10 +87,10 @@ def _cost(
     _until(lambda: spoken() >= 1, child)
     processes = {"client": child.pid} | others()
     started = time.monotonic()
-    before = {name: _cpu_seconds(pid) for name, pid in processes.items()}
+    before = {name: cpu_seconds(pid) for name, pid in processes.items()}
     _until(lambda: spoken() >= TURNS + 1, child)
     seconds = time.monotonic() - started
-    return {n: 100 * (_cpu_seconds(p) - before[n]) / seconds for n, p in processes.items()}
+    return {n: 100 * (cpu_seconds(p) - before[n]) / seconds for n, p in processes.items()}
 
 
 def _until(condition: Callable[[], bool], child: subprocess.Popen[bytes]) -> None:
@@ -117,7 +117,8 @@ def _running(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]
         raise RuntimeError(log.with_suffix(".err").read_text())
 
 
-def _cpu_seconds(pid: int) -> float:
+def cpu_seconds(pid: int) -> float:
+    """User and system time of a process so far."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
     return (int(fields[11]) + int(fields[12])) / TICKS
 
