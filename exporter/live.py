@@ -66,8 +66,10 @@ class LiveSessions:
             case SessionSeen(state=state, outcome=outcome):
                 if outcome is not None or state in _GONE:
                     self._forget(seen.session)
-                elif (live := self._session(seen.session, seen.at)) and state == "speaking":
-                    live.state = SessionState.SPEAKING
+                else:
+                    live = self._session(seen.session, seen.at)
+                    if live is not None and state == upstream.SPEAKING_STATE:
+                        live.state = SessionState.SPEAKING
             case TurnOpened():
                 self._session(seen.session, seen.at)
             case TurnReported():

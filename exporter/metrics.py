@@ -10,7 +10,7 @@ no user, no text.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -19,10 +19,16 @@ from prometheus_client.registry import Collector
 
 from exporter import __version__, stages
 from exporter.health import SourceHealth
+from exporter.live import LiveSessions
 from exporter.observations import Reading, Readings
 from exporter.turn_record import SessionRecord, Turn
+from exporter.turns import TurnAssembler
 
 UNKNOWN = "unknown"
+OTHER = "other"
+
+ERROR_CODES = 32
+"""Distinct codes of errors that get a series of their own."""
 
 SOUND = "sound"
 PICTURE = "picture"
@@ -33,11 +39,7 @@ class Metrics:
     """The exporter's registry. One instance a process."""
 
     def __init__(
-        self,
-        health: Iterable[SourceHealth],
-        *,
-        speaking: Callable[[], int],
-        unattributed_lines: Callable[[], int],
+        self, health: Iterable[SourceHealth], assembler: TurnAssembler, live: LiveSessions
     ) -> None:
         self.registry = CollectorRegistry()
         self._histograms = {
@@ -53,20 +55,23 @@ class Metrics:
         }
         # Looking labels up costs more than observing.
         self._children: dict[tuple[str, ...], Histogram] = {}
-        self._turns = Counter(
-            "opentalking_turns",
-            "Turns by how they ended.",
-            labelnames=("model", "backend", "outcome"),
-            registry=self.registry,
-        )
+        self._turns = self._counter(stages.TURNS)
+        self._errors = self._counter(stages.ERRORS)
+        self._error_codes: set[str] = set()
         self._levels = _Levels()
         self.registry.register(self._levels)
-        self.registry.register(_SelfMetrics(list(health), speaking, unattributed_lines))
+        self.registry.register(_Sessions(live))
+        self.registry.register(_SelfMetrics(list(health), assembler))
+
+    def _counter(self, count: stages.Count) -> Counter:
+        return Counter(count.family, count.meaning, labelnames=count.labels, registry=self.registry)
 
     def turn(self, turn: Turn) -> None:
         """Count a turn and observe each of its values."""
         labels = (turn.model or UNKNOWN, turn.backend or UNKNOWN, turn.startup.value)
         self._turns.labels(*labels[:2], turn.outcome.value).inc()
+        if turn.error is not None:
+            self._errors.labels(self._bounded(turn.error["code"])).inc()
         exemplar = {"trace_id": turn.trace_id} if turn.trace_id else None
         for key, value in turn.values.items():
             histogram = self._histograms.get(key)
@@ -80,6 +85,19 @@ class Metrics:
             if child is None:
                 child = self._children[name] = histogram.labels(*labels, *leads)
             child.observe(abs(base) if leads else base, exemplar)
+
+    def value_of_nobody(self, stage: stages.Stage, value: float) -> None:
+        """Observe a value, in the key's unit, of which only the stage is known."""
+        histogram = self._histograms[stage.key]
+        histogram.labels(*(UNKNOWN for _ in _labels(stage))).observe(stage.to_base(value))
+
+    def _bounded(self, code: str) -> str:
+        """The code, or `other`: a target that invents codes must not invent series."""
+        if code not in self._error_codes:
+            if len(self._error_codes) >= ERROR_CODES:
+                return OTHER
+            self._error_codes.add(code)
+        return code
 
     def session_values(self, record: SessionRecord, fresh: Iterable[str]) -> None:
         """Observe those of a session's values that are new."""
@@ -121,25 +139,38 @@ class _Levels(Collector):
             gauge = stages.GAUGES[reading.name]
             family = families.get(gauge.name)
             if family is None:
-                family = families[gauge.name] = GaugeMetricFamily(
-                    gauge.family, gauge.meaning, labels=gauge.labels
-                )
+                family = families[gauge.name] = _gauge(gauge)
             family.add_metric([reading.labels[name] for name in gauge.labels], reading.value)
         yield from families.values()
+
+
+class _Sessions(Collector):
+    """How sessions stand just now."""
+
+    def __init__(self, live: LiveSessions) -> None:
+        self._live = live
+
+    def collect(self) -> Iterator[Metric]:
+        sessions = _gauge(stages.SESSIONS)
+        for state, number in self._live.counts().items():
+            sessions.add_metric([state], number)
+        yield sessions
+        drifts = self._live.drifts()
+        if drifts is not None:
+            drift = _gauge(stages.LIVE_DRIFT)
+            for statistic, value in zip(("worst", "median"), drifts, strict=True):
+                drift.add_metric([statistic], value)
+            yield drift
+        yield _count(stages.SESSIONS_SEEN, self._live.seen)
+        yield _count(stages.TALKING, self._live.speeches)
 
 
 class _SelfMetrics(Collector):
     """How the exporter itself and its sources are doing."""
 
-    def __init__(
-        self,
-        health: list[SourceHealth],
-        speaking: Callable[[], int],
-        unattributed_lines: Callable[[], int],
-    ) -> None:
+    def __init__(self, health: list[SourceHealth], assembler: TurnAssembler) -> None:
         self._health = health
-        self._speaking = speaking
-        self._unattributed_lines = unattributed_lines
+        self._assembler = assembler
 
     def collect(self) -> Iterator[Metric]:
         build = GaugeMetricFamily(
@@ -147,17 +178,33 @@ class _SelfMetrics(Collector):
         )
         build.add_metric([__version__], 1)
         yield build
-        speaking = GaugeMetricFamily(
-            "opentalking_sessions_speaking", "Sessions whose answer is being generated."
-        )
-        speaking.add_metric([], self._speaking())
-        yield speaking
-        lines = CounterMetricFamily(
-            "talkscope_log_lines_unattributed",
-            "Measuring log lines that could belong to more than one turn, or to none.",
-        )
-        lines.add_metric([], self._unattributed_lines())
-        yield lines
+        seen_by = self._assembler
+        for family, meaning, value in (
+            (
+                "talkscope_log_lines_unattributed",
+                "Measuring log lines that could belong to more than one turn, or to none.",
+                seen_by.log_lines_unattributed,
+            ),
+            (
+                "talkscope_events_ignored",
+                "Events of no open turn, or that a better source brings as well.",
+                seen_by.events_ignored,
+            ),
+            (
+                "talkscope_sessions_dropped",
+                "Sessions forgotten because there were too many.",
+                seen_by.sessions_dropped,
+            ),
+            (
+                "talkscope_turns_dropped",
+                "Open turns that were lost with a forgotten session.",
+                seen_by.turns_dropped,
+            ),
+        ):
+            yield _count(stages.Count(family, meaning), value)
+        open_turns = GaugeMetricFamily("talkscope_open_turns", "Turns that are not finished.")
+        open_turns.add_metric([], seen_by.open_turns)
+        yield open_turns
         up = GaugeMetricFamily(
             "talkscope_source_up", "Whether a source can be read.", labels=("source",)
         )
@@ -191,3 +238,13 @@ class _SelfMetrics(Collector):
             dropped.add_metric(name, health.dropped)
             failures.add_metric(name, health.failures)
         yield from (up, seen, duration, events, dropped, failures)
+
+
+def _gauge(gauge: stages.Gauge) -> GaugeMetricFamily:
+    return GaugeMetricFamily(gauge.family, gauge.meaning, labels=gauge.labels)
+
+
+def _count(count: stages.Count, value: float) -> CounterMetricFamily:
+    family = CounterMetricFamily(count.family, count.meaning)
+    family.add_metric([], value)
+    return family

@@ -46,6 +46,8 @@ def render() -> str:
         parts.append("\n".join(_where(chosen)) + "\n")
     parts.append("## Levels\n")
     parts.append(_levels())
+    parts.append("## Counts\n")
+    parts.append(_counts())
     parts.append("## Marks\n")
     parts.append("\n".join(_rows(("mark", "is the instant when"), stages.MARKS.items())) + "\n")
     return "\n".join(parts)
@@ -89,6 +91,15 @@ def _levels() -> str:
     rows = (
         (f"`{g.family}`", ", ".join(f"`{n}`" for n in g.labels) or "none", g.meaning)
         for g in stages.GAUGES.values()
+    )
+    return "\n".join(_rows(header, rows)) + "\n"
+
+
+def _counts() -> str:
+    header = ("Prometheus family", "labels", "meaning")
+    rows = (
+        (f"`{c.family}_total`", ", ".join(f"`{n}`" for n in c.labels) or "none", c.meaning)
+        for c in stages.COUNTS
     )
     return "\n".join(_rows(header, rows)) + "\n"
 

@@ -871,10 +871,43 @@ MODEL_CONNECTED = Gauge(
     ("model", "backend"),
 )
 
+SESSIONS = Gauge("sessions", "opentalking_sessions", "Live sessions by state.", ("state",))
+LIVE_DRIFT = Gauge(
+    "live_av_drift",
+    "opentalking_live_av_drift_seconds",
+    "Last A/V drift of live sessions, signed, positive when sound is early: the worst, the median.",
+    ("statistic",),
+)
+
 GAUGES: Final[dict[str, Gauge]] = {
     gauge.name: gauge
-    for gauge in (VRAM_USED, VRAM_TOTAL, QUEUE_LEVEL, SLOT_OCCUPIED, MODEL_CONNECTED)
+    for gauge in (
+        VRAM_USED,
+        VRAM_TOTAL,
+        QUEUE_LEVEL,
+        SLOT_OCCUPIED,
+        MODEL_CONNECTED,
+        SESSIONS,
+        LIVE_DRIFT,
+    )
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Something that is counted since the exporter started; `family` without `_total`."""
+
+    family: str
+    meaning: str
+    labels: tuple[str, ...] = ()
+
+
+TURNS = Count("opentalking_turns", "Turns by how they ended.", ("model", "backend", "outcome"))
+ERRORS = Count("opentalking_errors", "Turns that ended with an error, by its code.", ("code",))
+SESSIONS_SEEN = Count("opentalking_sessions_seen", "Sessions that have been seen.")
+TALKING = Count("opentalking_talking_transitions", "How often a session went from idle to talking.")
+
+COUNTS: Final[tuple[Count, ...]] = (TURNS, ERRORS, SESSIONS_SEEN, TALKING)
 
 
 def turn_intervals() -> tuple[Stage, ...]:

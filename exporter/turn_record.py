@@ -89,6 +89,10 @@ class Evidence:
     ended_at: float | None = None
     ended_source: Source | None = None
     interrupted: bool = False
+    gap: bool = False
+    """The bus was away while this turn spoke: its end may have been missed."""
+    end_missed: bool = False
+    """It was: the session was found not speaking afterwards."""
     error: dict[str, str] | None = None
     line: upstream.PipelineTimingLine | None = None
     pipeline: PipelineReported | None = None
@@ -121,6 +125,8 @@ class Evidence:
             return Outcome.FAILED
         if self.reported is not None:
             return self.reported.outcome
+        if self.end_missed:
+            return Outcome.INCOMPLETE
         if self.interrupted:
             return Outcome.INTERRUPTED
         if self.pipeline is not None:

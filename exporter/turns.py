@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from exporter import stages, timeline, upstream
 from exporter.observations import (
     BackendsSeen,
+    BusGap,
     LogLine,
     Observation,
     PipelineReported,
@@ -52,6 +53,12 @@ TURN_LIMIT_S = 600.0
 SESSION_LIMIT_S = 3600.0
 """A session without any news for this long is forgotten."""
 
+SESSIONS_LIMIT = 100_000
+"""Of more sessions than this, the one that was seen first is forgotten."""
+
+DRAFTS_LIMIT = 64
+"""Of more open turns in a session than this, the oldest is closed as it is."""
+
 
 @dataclass(slots=True)
 class _Session:
@@ -77,6 +84,9 @@ class TurnAssembler:
         self._explain = explain
         self.log_lines_unattributed = 0
         self.events_ignored = 0
+        self.sessions_dropped = 0
+        self.turns_dropped = 0
+        self._values_of_nobody: list[tuple[stages.Stage, float]] = []
         self._sessions: dict[str, _Session] = {}
         self._with_news: list[_Session] = []
         self._backends: dict[str, str] = {}
@@ -89,10 +99,6 @@ class TurnAssembler:
     def open_turns(self) -> int:
         """Number of turns that have begun and are not finished."""
         return sum(len(s.drafts) for s in self._sessions.values())
-
-    def speaking_sessions(self) -> int:
-        """Number of sessions in which a turn is being generated."""
-        return sum(any(d.speaking for d in s.drafts) for s in self._sessions.values())
 
     def feed(self, seen: Observation) -> list[Turn]:
         """Take one observation; return the turns it finished."""
@@ -118,12 +124,15 @@ class TurnAssembler:
                 return []
             case SessionSeen():
                 self._session_seen(seen)
-                return []
+                session, now = seen.session, seen.at
             case BackendsSeen():
                 self._backends.update(seen.backends)
                 return []
             case TargetStarted():
                 self._next_is_cold = True
+                return []
+            case BusGap():
+                self._gap(seen)
                 return []
             case _:
                 return []
@@ -138,8 +147,7 @@ class TurnAssembler:
             if not state.drafts and now - state.news_at > SESSION_LIMIT_S:
                 del self._sessions[name]
         while self._lines and now - self._lines[0].at > TURN_LIMIT_S:
-            self._lines.popleft()
-            self.log_lines_unattributed += 1
+            self._disown(self._lines.popleft())
         while self._windows and now - self._windows[0][1] > TURN_LIMIT_S:
             self._windows.popleft()
         return done
@@ -163,12 +171,21 @@ class TurnAssembler:
         self._with_news.clear()
         return news
 
+    def take_values_of_nobody(self) -> list[tuple[stages.Stage, float]]:
+        """Values, in the key's unit, of log lines that no turn could take, since the last call."""
+        values, self._values_of_nobody = self._values_of_nobody, []
+        return values
+
     # --- what comes in ---------------------------------------------------------------------
 
     def _session(self, name: str, now: float) -> _Session:
         state = self._sessions.get(name)
         if state is None:
             state = self._sessions[name] = _Session(SessionRecord(name), now)
+            if len(self._sessions) > SESSIONS_LIMIT:
+                oldest = self._sessions.pop(next(iter(self._sessions)))
+                self.sessions_dropped += 1
+                self.turns_dropped += len(oldest.drafts)
         state.news_at = max(state.news_at, now)
         return state
 
@@ -178,6 +195,8 @@ class TurnAssembler:
         record.model = seen.model or record.model
         record.avatar = seen.avatar or record.avatar
         record.outcome = seen.outcome or record.outcome
+        if seen.state is not None and seen.state != upstream.SPEAKING_STATE:
+            self._end_missed(state, seen.at)
         if seen.marks or seen.absent or seen.outcome:
             record.marks.update(seen.marks)
             record.absent.update(seen.absent)
@@ -191,6 +210,18 @@ class TurnAssembler:
                 if value is not None:
                     record.values[stage.key] = value
                     record.absent.pop(stage.key, None)
+
+    def _gap(self, gap: BusGap) -> None:
+        for state in self._sessions.values():
+            for draft in state.drafts:
+                draft.gap = draft.gap or (draft.speaking and draft.started_source is Source.BUS)
+
+    def _end_missed(self, state: _Session, at: float) -> None:
+        """The session does not speak any more, and the bus was away when its turn ended."""
+        for draft in state.drafts:
+            if draft.gap and draft.speaking:
+                draft.end_missed = True
+                draft.ended_at, draft.ended_source, draft.news_at = at, Source.BUS, at
 
     def _event(self, event: TargetEvent) -> None:
         state = self._session(event.session, event.at)
@@ -311,12 +342,28 @@ class TurnAssembler:
         self._keep(seen)
 
     def _keep(self, seen: LogLine) -> None:
-        self.log_lines_unattributed += len(self._lines) == self._lines.maxlen
+        if len(self._lines) == self._lines.maxlen:
+            self._disown(self._lines.popleft())
         self._lines.append(seen)
+
+    def _disown(self, seen: LogLine) -> None:
+        """No turn took the line: what it measured still belongs into the histograms."""
+        self.log_lines_unattributed += 1
+        match seen.line:
+            case upstream.SentenceLine(first_pcm_ms=value):
+                self._values_of_nobody.append((stages.TTS_FIRST_PCM_LATENCY, value))
+            case upstream.PipelineTimingLine(fields=fields) if _LLM_FIELD in fields:
+                self._values_of_nobody.append((stages.LLM_FIRST_TOKEN_LATENCY, fields[_LLM_FIELD]))
+            case _:
+                pass
 
     # --- what goes out ---------------------------------------------------------------------
 
     def _close_ready(self, state: _Session, now: float) -> Iterator[Turn]:
+        if not state.drafts:
+            return
+        while len(state.drafts) > DRAFTS_LIMIT:
+            yield self._close(state, state.drafts.popleft())
         for draft in list(state.drafts):
             if self._is_over(draft, now):
                 state.drafts.remove(draft)
@@ -357,7 +404,7 @@ class TurnAssembler:
             avatar=record.avatar,
             startup=self._startup(state.turns),
             outcome=draft.outcome,
-            error=draft.error,
+            error=draft.error or (dict(_BUS_GAP) if draft.end_missed else None),
             timing=draft.timing,
         )
         window = draft.speech_window()
@@ -409,8 +456,16 @@ class TurnAssembler:
         return any(w is not None and w[0] <= instant <= w[1] for w in windows)
 
 
+_BUS_GAP = {
+    "code": "BUS_GAP",
+    "message": "the connection to Redis was lost while the turn spoke",
+}
+
 _RANK = {Source.SSE: 0, Source.AGENT: 1, Source.BUS: 2}
 """Of several sources that bring a session's events the best is believed, and it alone."""
+
+
+_LLM_FIELD = stages.LLM_FIRST_TOKEN_LATENCY.log_field or ""
 
 
 def _text(value: object) -> str | None:

@@ -7,11 +7,21 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_classic
 
-from exporter import stages
+from exporter import stages, upstream
 from exporter.health import SourceHealth
-from exporter.metrics import Metrics
-from exporter.observations import Reading, Readings
+from exporter.live import LiveSessions
+from exporter.metrics import ERROR_CODES, Metrics
+from exporter.observations import (
+    ClockBasis,
+    Reading,
+    Readings,
+    TargetEvent,
+    TurnOpened,
+    TurnReported,
+)
+from exporter.stages import Outcome, Source
 from exporter.turn_record import SessionRecord
+from exporter.turns import TurnAssembler
 from tests.exporter import example
 
 OPENMETRICS = "application/openmetrics-text"
@@ -23,8 +33,18 @@ def health():
 
 
 @pytest.fixture
-def metrics(health):
-    return Metrics([health], speaking=lambda: 3, unattributed_lines=lambda: 0)
+def live():
+    return LiveSessions()
+
+
+@pytest.fixture
+def assembler():
+    return TurnAssembler()
+
+
+@pytest.fixture
+def metrics(health, assembler, live):
+    return Metrics([health], assembler, live)
 
 
 def samples(metrics, accept=""):
@@ -71,6 +91,35 @@ def test_turns_are_counted_by_outcome(metrics):
     labels = {"model": "wav2lip", "backend": "omnirt"}
     assert value(metrics, "opentalking_turns_total", **labels, outcome="completed") == 2
     assert value(metrics, "opentalking_turns_total", **labels, outcome="vanished") == 1
+
+
+def test_errors_are_counted_by_code_and_codes_are_bounded(metrics):
+    for number in range(ERROR_CODES + 5):
+        metrics.turn(example.turn(outcome="failed", error={"code": f"E{number}", "message": "x"}))
+    assert value(metrics, "opentalking_errors_total", code="E0") == 1
+    assert value(metrics, "opentalking_errors_total", code="other") == 5
+
+
+def test_live_sessions_are_counted_by_state(metrics, live):
+    live.feed(TargetEvent(1.0, Source.BUS, "a", upstream.SPEECH_STARTED, {}))
+    assert value(metrics, "opentalking_sessions", state="speaking") == 1
+    assert value(metrics, "opentalking_sessions", state="idle") == 0
+    assert value(metrics, "opentalking_sessions_seen_total") == 1
+    assert value(metrics, "opentalking_talking_transitions_total") == 1
+
+
+def test_live_drift_is_absent_until_it_is_known(metrics, live):
+    assert value(metrics, "opentalking_live_av_drift_seconds", statistic="worst") is None
+    opened = TurnOpened(1.0, "a", "1", 1.0, None, None, ClockBasis(0.0, 0.0))
+    samples = {stages.AV_DRIFT.key: -130.0}
+    live.feed(TurnReported(opened, marks={}, outcome=Outcome.COMPLETED, samples=samples))
+    assert value(metrics, "opentalking_live_av_drift_seconds", statistic="worst") == -0.13
+
+
+def test_a_value_without_a_turn_is_observed_as_nobodys(metrics):
+    metrics.value_of_nobody(stages.TTS_FIRST_PCM_LATENCY, 120.0)
+    labels = dict.fromkeys(("model", "backend", "startup"), "unknown")
+    assert value(metrics, "opentalking_tts_first_pcm_seconds_sum", **labels) == 0.12
 
 
 def test_what_a_source_no_longer_says_is_withdrawn(metrics):

@@ -5,6 +5,7 @@ import pytest
 from exporter import stages, upstream
 from exporter.observations import (
     BackendsSeen,
+    BusGap,
     ClockBasis,
     LogLine,
     PipelineReported,
@@ -343,6 +344,71 @@ class TestLogLines:
                 count += 1
         assembler.tick(4e9)
         assert assembler.log_lines_unattributed == count > 10
+
+
+class TestABusThatWasAway:
+    def gap(self, began=1001.0, ended=1004.0):
+        return BusGap(began, ended)
+
+    def test_a_turn_whose_end_was_missed_is_incomplete_and_says_why(self):
+        assembler = TurnAssembler()
+        feed(assembler, *speech(1000.0)[:2], self.gap())
+        [turn] = feed(assembler, SessionSeen(1004.1, "s", state="ready"))
+        assert turn.outcome == "incomplete"
+        assert turn.error["code"] == "BUS_GAP"
+
+    def test_a_turn_that_still_speaks_goes_on(self):
+        assembler = TurnAssembler()
+        events = speech(1000.0)
+        feed(assembler, *events[:2], self.gap())
+        assert feed(assembler, SessionSeen(1001.9, "s", state="speaking")) == []
+        [turn] = feed(assembler, *events[2:])
+        assert turn.outcome == "completed"
+
+    def test_a_client_that_saw_the_whole_turn_is_believed(self):
+        assembler = TurnAssembler()
+        ask = opened(999.99)
+        feed(assembler, ask, *speech(1000.0)[:2], self.gap())
+        feed(assembler, SessionSeen(1004.1, "s", state="ready"))
+        [turn] = feed(assembler, reported(ask, 1005.0))
+        assert turn.outcome == "completed"
+
+    def test_a_finished_turn_is_not_touched(self):
+        assembler = TurnAssembler()
+        [turn] = feed(assembler, *speech(1000.0))
+        assert feed(assembler, self.gap(), SessionSeen(1004.1, "s", state="ready")) == []
+        assert turn.outcome == "completed"
+
+
+class TestBounds:
+    def test_sessions_are_bounded_by_count(self, monkeypatch):
+        monkeypatch.setattr("exporter.turns.SESSIONS_LIMIT", 10)
+        assembler = TurnAssembler()
+        for number in range(15):
+            feed(assembler, event(1000.0, upstream.SPEECH_STARTED, f"s{number}", text="x"))
+        assert assembler.open_turns == 10
+        assert (assembler.sessions_dropped, assembler.turns_dropped) == (5, 5)
+
+    def test_open_turns_of_a_session_are_bounded(self, monkeypatch):
+        monkeypatch.setattr("exporter.turns.DRAFTS_LIMIT", 5)
+        assembler = TurnAssembler()
+        turns = [t for n in range(8) for t in feed(assembler, opened(1000.0 + n, str(n)))]
+        assert [t.client_turn for t in turns] == ["0", "1", "2"]
+        assert assembler.open_turns == 5
+
+    def test_a_line_that_nobody_can_take_still_counts_as_a_value(self):
+        assembler = TurnAssembler(expect_log=True)
+        feed(
+            assembler,
+            LogLine(1000.0, upstream.SentenceLine(120.0), stamped=True),
+            LogLine(1000.0, upstream.PipelineTimingLine("s", {"llm_first_token_ms": 90.0}), True),
+        )
+        assembler.tick(1001.0 + TURN_LIMIT_S)
+        assert sorted((s.key, v) for s, v in assembler.take_values_of_nobody()) == [
+            (stages.LLM_FIRST_TOKEN_LATENCY.key, 90.0),
+            (stages.TTS_FIRST_PCM_LATENCY.key, 120.0),
+        ]
+        assert assembler.take_values_of_nobody() == []
 
 
 class TestTheAgent:
