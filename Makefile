@@ -60,7 +60,7 @@ format: $(VENV)/stamp ## format the code
 
 .PHONY: docs
 docs: $(VENV)/stamp ## make the generated pages of docs/ again
-	$(BIN)/python -m exporter.reference > docs/metrics.md
+	$(BIN)/python -m exporter.reference docs
 
 .PHONY: lock
 lock: ## resolve requirements/*.txt again (needs uv)

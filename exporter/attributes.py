@@ -27,3 +27,29 @@ AVATAR: Final = "opentalking.avatar"
 CHUNK: Final = "talkscope.chunk"
 GEN_AI_OPERATION: Final = "gen_ai.operation.name"
 ERROR_TYPE: Final = "error.type"
+
+ON_TURNS: Final[dict[str, str]] = {
+    SESSION: "OpenTalking's id of the session",
+    TURN: "ordinal of the turn in its session, from 1",
+    CLIENT_TURN: "the client's own id of the turn",
+    PHASE: "`warmup` or `measured`, in a benchmark run",
+    STARTUP: "`cold`, `warm` or `steady`",
+    INPUT: "`text`, `speech` or `audio_upload`",
+    OUTCOME: "how the turn ended",
+    MODEL: "the avatar model",
+    BACKEND: "the backend that serves it",
+    AVATAR: "the avatar's id",
+    CLOCK_BASIS: "whose clock the span's times are on",
+    CLIENT_CLOCK_OFFSET: "the exporter's clock minus the client's, which was added",
+    CLIENT_CLOCK_UNCERTAINTY: "how well that is known",
+    ERROR_TYPE: "code of the error, on turns that failed",
+}
+"""Attributes of a turn's span and what they mean."""
+
+ON_STAGES: Final[dict[str, str]] = {
+    STAGE_OWNER: "who owns the stage",
+    STAGE_SOURCE: "who saw its end: `agent`, `bus`, `sse`, `log`, `client`, or `estimated`",
+    GEN_AI_OPERATION: "`chat`, on the language model's stage",
+    CHUNK: "number of the chunk, from 1, on spans of chunks",
+}
+"""Attributes of the spans inside a turn."""

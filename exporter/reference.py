@@ -1,22 +1,27 @@
-"""The catalogue → `docs/metrics.md`.
+"""The catalogue → the reference pages of `docs/`.
 
-What comes in: `exporter.stages`. What goes out: Markdown on standard output. A test compares it
-with the file in the tree, so that the two cannot drift apart.
+What comes in: `exporter.stages` and `exporter.attributes`. What goes out: Markdown, written into
+the folder that is named. A test compares it with the pages in the tree, so that the two cannot
+drift apart.
 
-    python -m exporter.reference > docs/metrics.md
+    python -m exporter.reference docs
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Final
 
-from exporter import stages
-from exporter.stages import Instrument, Scope, Stage
+from exporter import attributes, stages
+from exporter.spans import span_name
+from exporter.stages import Instrument, Kind, Scope, Stage
 
 INTRODUCTION = """\
 # Metrics
 
-Generated from `exporter/stages.py` by `python -m exporter.reference`; do not edit.
+Generated from `exporter/stages.py` by `python -m exporter.reference docs`; do not edit.
 
 Every quantity has a benchmark name, in the unit of its suffix, and where it is exported a
 Prometheus family in base units. *Elementary* stages follow one another along a turn; *composite*
@@ -32,8 +37,47 @@ or a text; the trace id rides as an exemplar (OpenMetrics).
 """
 
 
-def render() -> str:
-    """The whole page."""
+TRACES = """\
+# Traces
+
+Generated from `exporter/stages.py` and `exporter/attributes.py` by `python -m exporter.reference
+docs`; do not edit.
+
+One trace a turn, sent over OTLP when `OTEL_EXPORTER_OTLP_ENDPOINT` (or `…_TRACES_ENDPOINT`) is
+set; `OTEL_EXPORTER_OTLP_PROTOCOL` is `http/protobuf` (default) or `grpc`, and all standard
+`OTEL_*` variables are honoured, `OTEL_TRACES_SAMPLER` among them. The root span `turn` runs from
+the turn's first mark to its last; its children are the stages that were seen, with their true
+start and end, so children lie inside it and never overlap by more than the clocks' uncertainty.
+With the agent, each chunk of the synthesis backend is a span `render_chunk`. A turn is linked to
+the session's turn before it. A failed turn has an error status and an event `error`, an
+interrupted one an event `interrupted`.
+
+What a person said or heard never enters a span: there is no attribute for it.
+"""
+
+
+def traces() -> str:
+    """The page on spans."""
+    chain = [s for s in stages.turn_intervals() if s.kind is Kind.ELEMENTARY and not s.unseen]
+    parts = [TRACES, "## Spans inside a turn\n"]
+    rows = ((f"`{span_name(s)}`", s.boundaries, s.owner) for s in chain)
+    parts.append("\n".join(_rows(("span", "from → to", "owner"), rows)) + "\n")
+    for title, names in (
+        ("Attributes of a turn", attributes.ON_TURNS),
+        ("Attributes of the spans inside it", attributes.ON_STAGES),
+    ):
+        parts.append(f"## {title}\n")
+        rows_of = ((f"`{name}`", meaning) for name, meaning in names.items())
+        parts.append("\n".join(_rows(("attribute", "is"), rows_of)) + "\n")
+    parts.append(
+        f"Every value of the turn is an attribute too: `{attributes.VALUE_PREFIX}` and its name in "
+        "[metrics.md](metrics.md), in the unit of the name's suffix.\n"
+    )
+    return "\n".join(parts)
+
+
+def metrics() -> str:
+    """The page on metrics."""
     parts = [INTRODUCTION, "## Stages\n", LABELS]
     for scope, title in (
         (Scope.RUN, "The target and a run"),
@@ -112,5 +156,8 @@ def _rows(header: Iterable[str], rows: Iterable[Iterable[str]]) -> Iterator[str]
         yield "| " + " | ".join(row) + " |"
 
 
+PAGES: Final = {"metrics.md": metrics, "traces.md": traces}
+
 if __name__ == "__main__":
-    print(render(), end="")
+    for name, page in PAGES.items():
+        (Path(sys.argv[1]) / name).write_text(page(), encoding="utf-8")

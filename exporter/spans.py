@@ -23,6 +23,9 @@ from exporter.turn_record import Turn
 
 GRPC = "grpc"
 HTTP = "http/protobuf"
+TURN_SPAN = "turn"
+CHUNK_SPAN = "render_chunk"
+
 SESSIONS_REMEMBERED = 10_000
 """Sessions whose next turn is linked to their last one."""
 
@@ -80,7 +83,7 @@ class Spans:
             return
         begin, end = min(turn.marks.values()), max(turn.marks.values())
         root = self._tracer.start_span(
-            "turn",
+            TURN_SPAN,
             context=Context(),
             kind=SpanKind.SERVER,
             start_time=_nanoseconds(begin),
@@ -127,7 +130,7 @@ class Spans:
     ) -> None:
         begin, end = (min(max(at, bounds[0]), bounds[1]) for at in chunk)
         span = self._tracer.start_span(
-            "render_chunk",
+            CHUNK_SPAN,
             context=context,
             kind=SpanKind.CLIENT,
             start_time=_nanoseconds(begin),
@@ -142,7 +145,7 @@ class Spans:
         if end < begin:
             return
         span = self._tracer.start_span(
-            stage.key.removesuffix("_ms"),
+            span_name(stage),
             context=context,
             kind=SpanKind.CLIENT if stage in _CALLS else SpanKind.INTERNAL,
             start_time=_nanoseconds(begin),
@@ -162,6 +165,11 @@ _CALLS: dict[stages.Stage, dict[str, str]] = {
     stages.AVATAR_FIRST_FRAME_LATENCY: {},
 }
 """Stages that wait for another service, and what their spans say besides."""
+
+
+def span_name(stage: stages.Stage) -> str:
+    """Name of a stage's span: the benchmark name without its unit."""
+    return stage.key.removesuffix("_ms")
 
 
 def _turn_attributes(turn: Turn) -> dict[str, str | int | float]:

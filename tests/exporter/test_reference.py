@@ -1,13 +1,25 @@
-from exporter import reference, stages
+import pytest
+
+from exporter import attributes, reference, stages
 from tests.processes import ROOT
 
 
-def test_the_page_in_the_tree_is_the_catalogue():
-    written = (ROOT / "docs" / "metrics.md").read_text()
-    assert written == reference.render(), "run: python -m exporter.reference > docs/metrics.md"
+@pytest.mark.parametrize("name", reference.PAGES)
+def test_the_page_in_the_tree_is_the_catalogue(name):
+    written = (ROOT / "docs" / name).read_text()
+    assert written == reference.PAGES[name](), "run: make docs"
 
 
 def test_every_stage_mark_and_level_is_on_it():
-    page = reference.render()
+    page = reference.metrics()
     for name in (*stages.STAGES, *stages.MARKS, *(g.family for g in stages.GAUGES.values())):
         assert name in page
+
+
+def test_every_attribute_is_documented():
+    names = {
+        value
+        for name, value in vars(attributes).items()
+        if name.isupper() and isinstance(value, str) and name != "VALUE_PREFIX"
+    }
+    assert names == attributes.ON_TURNS.keys() | attributes.ON_STAGES.keys()
