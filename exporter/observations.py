@@ -114,6 +114,14 @@ class TargetStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class BusGap:
+    """Nobody listened to the bus between these instants: events may have been lost."""
+
+    began: float
+    ended: float
+
+
+@dataclass(frozen=True, slots=True)
 class BackendsSeen:
     """Which backend serves which model, as `/models` lists them."""
 
@@ -151,6 +159,7 @@ Observation = (
     | TurnReported
     | PipelineReported
     | TargetStarted
+    | BusGap
     | BackendsSeen
     | Readings
 )

@@ -16,6 +16,7 @@ from exporter.accelerators import host
 from exporter.accelerators.nvidia import NvidiaSource
 from exporter.bundle import Bundle
 from exporter.config import Config
+from exporter.live import LiveSessions
 from exporter.metrics import Metrics
 from exporter.observations import Observation, Readings, TargetEvent, TargetStarted
 from exporter.sources import SourceTask
@@ -48,13 +49,12 @@ class Exporter:
             self._nvidia,
         ]
         self._sources = [source for source in sources if source is not None]
-        self._assembler = TurnAssembler(expect_log=config.log is not None)
-        self.health = [*(source.health for source in self._sources), self.ingest.health]
-        self.metrics = Metrics(
-            self.health,
-            speaking=self._assembler.speaking_sessions,
-            unattributed_lines=lambda: self._assembler.log_lines_unattributed,
+        self._assembler = TurnAssembler(
+            expect_log=config.log is not None, explain=config.bundle is not None
         )
+        self.health = [*(source.health for source in self._sources), self.ingest.health]
+        self._live = LiveSessions()
+        self.metrics = Metrics(self.health, self._assembler, self._live)
         self._spans = Spans.from_environment()
         self._bundle = Bundle(config.bundle, now=time.time()) if config.bundle else None
         if config.target_just_started:
@@ -70,6 +70,7 @@ class Exporter:
                 return
             if isinstance(seen, TargetEvent) and self._bundle is not None:
                 self._bundle.event(seen)
+            self._live.feed(seen)
             self._publish(self._assembler.feed(seen))
         except Exception:
             log.exception("an observation of type %s was lost", type(seen).__name__)
@@ -107,7 +108,11 @@ class Exporter:
 
     def _tick(self) -> None:
         try:
-            self._publish(self._assembler.tick(time.time()))
+            now = time.time()
+            self._live.tick(now)
+            self._publish(self._assembler.tick(now))
+            for stage, value in self._assembler.take_values_of_nobody():
+                self.metrics.value_of_nobody(stage, value)
         except Exception:
             log.exception("publishing failed")
 

@@ -27,6 +27,9 @@ SESSION_EXPIRED: Final = "session.expired"
 ERROR: Final = "error"
 PING: Final = "ping"
 
+SPEAKING_STATE: Final = "speaking"
+"""State of a session, in its hash, while an answer is generated."""
+
 EVENT_CHANNEL_PREFIX: Final = "opentalking:events:"
 EVENT_CHANNEL_PATTERN: Final = EVENT_CHANNEL_PREFIX + "*"
 SESSION_KEY_PREFIX: Final = "opentalking:session:"
@@ -90,7 +93,7 @@ _FIELD = re.compile(r"(\w+)=(\S+)")
 _ENTERED = re.compile(r"FlashHead prebuffer: session=(\S+) chars=")
 _FIRST_PCM = re.compile(r"\| first_pcm=(-?\d+)ms ")
 _PREFIX = re.compile(
-    r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3,6})(Z)? ",
+    r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3,9})(Z)? ",
 )
 
 
@@ -157,7 +160,8 @@ def _pipeline_timing(text: str) -> PipelineTimingLine | None:
 def line_time(text: str) -> float | None:
     """The instant a line's own prefix names (seconds since the epoch), or None.
 
-    Reads `2026-11-22T16:12:02.340123Z …` (UTC) and, without the Z, local time.
+    Reads `2026-11-22T16:12:02.340123Z …` (UTC), as does `docker logs --timestamps` with nine
+    digits, and, without the Z, local time.
     """
     match = _PREFIX.match(text)
     if match is None:
