@@ -22,6 +22,7 @@ from probes import get_json, redis_answers
 from processes import Probe
 
 HERE = Path(__file__).parent
+CHECKOUT = HERE.parents[1]
 AVATAR = "talkscope-demo"
 MODELS = ("wav2lip", "flashtalk")
 LOOPBACK = "127.0.0.1"
@@ -56,6 +57,8 @@ class Settings:
     benchmark_timing: bool
     provider: ProviderKnobs
     runtime: RuntimeKnobs
+    agent: str | None = None
+    """URL of the exporter that Talkscope's agent in OpenTalking reports to; None: no agent."""
 
 
 @dataclass(frozen=True)
@@ -177,16 +180,17 @@ def redis(settings: Settings, ports: Ports) -> Service:
 def opentalking_unified(settings: Settings, ports: Ports) -> Service:
     """OpenTalking in one process."""
     python = opentalking_python(settings.venvs)
+    environment = _opentalking_environment(settings, ports)
+    script = [str(python.with_name("opentalking-unified"))]
+    if settings.agent is not None:
+        script = ["-m", "exporter.agent", "opentalking-unified"]
+        environment["PYTHONPATH"] += f"{os.pathsep}{CHECKOUT}"
+        environment["TALKSCOPE_EXPORTER"] = settings.agent
     return Service(
         "opentalking",
         ports.opentalking,
-        [
-            str(python),
-            str(python.with_name("opentalking-unified")),
-            f"--host={LOOPBACK}",
-            f"--port={ports.opentalking}",
-        ],
-        _opentalking_environment(settings, ports),
+        [str(python), *script, f"--host={LOOPBACK}", f"--port={ports.opentalking}"],
+        environment,
         _opentalking_probe(settings, ports),
     )
 

@@ -157,6 +157,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--stop-on-stdin-eof", action="store_true", help="stop when standard input ends"
     )
+    parser.add_argument(
+        "--agent", metavar="URL", help="unified mode: Talkscope's agent reports to this exporter"
+    )
     add_arguments(parser, ProviderKnobs)
     add_arguments(parser, RuntimeKnobs)
     return parser
@@ -185,6 +188,8 @@ def main() -> int:
     """Run from the command line; return the exit status."""
     parser = _parser()
     options = parser.parse_args()
+    if options.agent and options.mode != "unified":
+        parser.error("option --agent is for --mode unified")
     try:
         settings = Settings(
             mode=options.mode,
@@ -197,6 +202,7 @@ def main() -> int:
             benchmark_timing=options.benchmark_timing,
             provider=from_arguments(ProviderKnobs, options),
             runtime=from_arguments(RuntimeKnobs, options),
+            agent=options.agent,
         )
     except KnobError as error:
         parser.error(f"option --{error.knob.replace('_', '-')}: {error}")

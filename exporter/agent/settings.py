@@ -1,0 +1,50 @@
+"""What the agent is told: environment variables in, `Settings` out.
+
+It must not know what the settings are used for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlsplit
+
+EXPORTER: Final = "TALKSCOPE_EXPORTER"
+QUEUE: Final = "TALKSCOPE_AGENT_QUEUE"
+TOKEN: Final = "TALKSCOPE_TOKEN"
+
+DEFAULT_QUEUE: Final = 10_000
+
+
+class SettingsError(ValueError):
+    """The environment does not say, or says wrongly, how to reach the exporter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Where to send, and how much to keep while that is not possible."""
+
+    exporter: str
+    queue: int = DEFAULT_QUEUE
+    token: str | None = None
+
+
+def from_environment(environment: Mapping[str, str]) -> Settings:
+    """Read the settings; raises `SettingsError`, which names the variable."""
+    url = environment.get(EXPORTER, "").rstrip("/")
+    if not url:
+        raise SettingsError(f"{EXPORTER} is not set: the URL of the exporter")
+    try:
+        parts = urlsplit(url)
+        well_formed = parts.scheme in ("http", "https") and bool(parts.hostname)
+        # Reading the port checks it.
+        well_formed = well_formed and parts.port != 0
+    except ValueError:
+        well_formed = False
+    if not well_formed:
+        raise SettingsError(f"{EXPORTER}={url!r} is not an http or https URL")
+    queue = environment.get(QUEUE, "") or str(DEFAULT_QUEUE)
+    if not queue.isdecimal() or int(queue) < 1:
+        raise SettingsError(f"{QUEUE}={queue!r} is not a whole number of at least 1")
+    return Settings(url, int(queue), environment.get(TOKEN) or None)
