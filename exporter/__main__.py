@@ -1,4 +1,4 @@
-"""`python -m exporter`: serve until SIGTERM or Ctrl-C."""
+"""`python -m exporter`: serve until SIGTERM or Ctrl-C; SIGHUP reads the configuration again."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import os
 import signal
 import socket
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
@@ -28,11 +29,9 @@ log = logging.getLogger("exporter")
 
 def main() -> int:
     """Run the exporter; return its exit status (0 good, 1 failed, 64 wrong usage)."""
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
     try:
         config = parse()
+        start_logging(config)
         return asyncio.run(_serve(config))
     except (ConfigError, ProtocolError, BundleExistsError) as error:
         print(f"exporter: {error}", file=sys.stderr)
@@ -42,9 +41,40 @@ def main() -> int:
         return 1
 
 
+class JsonLines(logging.Formatter):
+    """One JSON object a line: time (RFC 3339, UTC), level, logger, message, error."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Write a record; a traceback stays within its line."""
+        at = datetime.fromtimestamp(record.created, UTC)
+        line = {
+            "time": at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            line["error"] = self.formatException(record.exc_info)
+        return json.dumps(line, ensure_ascii=False)
+
+
+def start_logging(config: Config) -> None:
+    """Log to stderr, in the configured format."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(
+        JsonLines()
+        if config.log_format == "json"
+        else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
+    )
+    logging.basicConfig(level=config.log_level.upper(), handlers=[handler])
+    # One line for each poll would drown everything else.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+
+
 async def _serve(config: Config) -> int:
-    with bind(config.host, config.port) as listener:
-        app = create_app(Exporter(config))
+    with bind(*config.listen) as listener:
+        exporter = Exporter(config)
+        app = create_app(exporter)
         host, port = listener.getsockname()[:2]
         url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         server = _Server(app, url, config)
@@ -52,8 +82,23 @@ async def _serve(config: Config) -> int:
         # then everything is written, and the exit status is to be 0.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, _already_stopped)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, reload, exporter)
         await server.serve(sockets=[listener])
         return 0 if server.started else 1
+
+
+def reload(exporter: Exporter) -> None:
+    """Read the configuration again; a wrong one changes nothing."""
+    if exporter.config.file is None:
+        log.warning("nothing to reload: no configuration file was given with --config")
+        return
+    try:
+        config = parse()
+    except ConfigError as error:
+        log.error("the old configuration stays: %s", error)
+        return
+    exporter.reconfigure(config)
+    logging.getLogger().setLevel(exporter.config.log_level.upper())
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -83,7 +128,14 @@ class _Server(uvicorn.Server):
 
     def __init__(self, app: FastAPI, url: str, config: Config) -> None:
         super().__init__(
-            uvicorn.Config(app, log_level="warning", lifespan="on", timeout_graceful_shutdown=3)
+            # Lines of uvicorn go through our own handler, in the format that was asked for.
+            uvicorn.Config(
+                app,
+                log_config=None,
+                log_level="warning",
+                lifespan="on",
+                timeout_graceful_shutdown=3,
+            )
         )
         self._url = url
         self._settings = config

@@ -9,12 +9,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
+from starlette.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from exporter import __version__
 from exporter.service import Exporter
@@ -41,6 +44,7 @@ def create_app(exporter: Exporter) -> FastAPI:
             log.exception("the exporter stopped with an error")
 
     app = FastAPI(title="Talkscope exporter", version=__version__, lifespan=lifespan, docs_url=None)
+    app.add_middleware(Cors, origins=lambda: exporter.config.cors_origins)
 
     @app.get("/metrics")
     async def metrics(request: Request) -> Response:
@@ -67,16 +71,33 @@ def create_app(exporter: Exporter) -> FastAPI:
         """What the exporter knows of the deployment, for `talkscope doctor` and the bench."""
         return exporter.describe() | {"open_turns": exporter.open_turns}
 
+    def too_large() -> JSONResponse:
+        exporter.ingest.health.drop("too_large")
+        problem = f"a batch is at most {LARGEST_BODY} bytes; send fewer records"
+        return JSONResponse({"error": problem, "field": "body"}, status_code=413)
+
     @app.post("/v1/marks", status_code=202)
     async def marks(request: Request) -> JSONResponse:
+        # The limit comes first: it also slows down who guesses tokens.
+        wait = exporter.ingest.wait(request.client.host if request.client else "")
+        if wait > 0:
+            return _refused(
+                429, "too many batches from this address", {"retry-after": str(math.ceil(wait))}
+            )
+        if not exporter.ingest.knows(_bearer(request)):
+            return _refused(
+                401,
+                "send the configured token as `Authorization: Bearer …`",
+                {"www-authenticate": "Bearer"},
+            )
         announced = request.headers.get("content-length", "0")
         if announced.isdigit() and int(announced) > LARGEST_BODY:
-            return _too_large()
+            return too_large()
         body = bytearray()
         async for part in request.stream():
             body += part
             if len(body) > LARGEST_BODY:
-                return _too_large()
+                return too_large()
         try:
             accepted, duplicates = exporter.take_marks(bytes(body))
         except BadBatchError as error:
@@ -86,8 +107,37 @@ def create_app(exporter: Exporter) -> FastAPI:
     return app
 
 
-def _too_large() -> JSONResponse:
-    return JSONResponse(
-        {"error": f"a batch is at most {LARGEST_BODY} bytes; send fewer records", "field": "body"},
-        status_code=413,
-    )
+class Cors:
+    """Starlette's CORS rules for a list of origins that may change; none at all while empty."""
+
+    def __init__(self, app: ASGIApp, origins: Callable[[], tuple[str, ...]]) -> None:
+        self._app = app
+        self._origins = origins
+        self._ruled_for: tuple[str, ...] = ()
+        self._ruled = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a preflight, or pass the request on."""
+        origins = self._origins()
+        if origins != self._ruled_for:
+            self._ruled_for = origins
+            self._ruled = self._with_rules(origins) if origins else self._app
+        await self._ruled(scope, receive, send)
+
+    def _with_rules(self, origins: tuple[str, ...]) -> ASGIApp:
+        return CORSMiddleware(
+            self._app,
+            allow_origins=origins,
+            allow_methods=("GET", "POST"),
+            allow_headers=("authorization", "content-type"),
+            expose_headers=("retry-after",),
+        )
+
+
+def _bearer(request: Request) -> str | None:
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else None
+
+
+def _refused(status: int, problem: str, headers: dict[str, str]) -> JSONResponse:
+    return JSONResponse({"error": problem}, status_code=status, headers=headers)

@@ -1,112 +1,463 @@
-"""What the exporter is told at start: flags and environment, validated.
+"""What the exporter is told: flags, environment and a YAML file, validated.
 
-What comes in: an argument list. What goes out: a `Config`. Each flag has a variable of the same
-meaning, for containers; the flag wins.
+What comes in: an argument list. What goes out: a `Config`. Every setting is one entry of
+`SETTINGS`, from which flags, variables, keys of the file, help and reference table follow.
+A flag wins over a variable, a variable over the file, the file over the default.
 """
 
 from __future__ import annotations
 
 import argparse
+import difflib
+import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any, Final
+from urllib.parse import SplitResult, urlsplit
 
-DEFAULT_LISTEN = "127.0.0.1:9109"
+import yaml
+
+from exporter.sources.redis_bus import without_password
+
+DEFAULT_LISTEN: Final = "127.0.0.1:9109"
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+LOG_FORMATS: Final = ("text", "json")
+
+CONFIG_VARIABLE: Final = "TALKSCOPE_CONFIG"
 
 EPILOG = """\
 Unified mode publishes its events inside its own process; attach --log, or let a client relay
 what it sees. Spans are sent when OTEL_EXPORTER_OTLP_ENDPOINT is set (all standard OTEL_*
 variables are honoured).
 
+A flag wins over its variable, a variable over the file. SIGHUP reads the file again.
+
 examples:
-  talkscope-exporter --target http://127.0.0.1:8000 --redis redis://127.0.0.1:6379/0
-  talkscope-exporter --target http://127.0.0.1:8000 --log /var/log/opentalking/unified.log
+  python -m exporter --target http://127.0.0.1:8000 --redis redis://127.0.0.1:6379/0
+  python -m exporter --target http://127.0.0.1:8000 --log /var/log/opentalking/unified.log
+  python -m exporter --config /etc/talkscope/exporter.yaml
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Validated settings. `None` switches the part off."""
+    """Validated settings, one field for each entry of `SETTINGS`. `None` switches the part off."""
 
     target: str
-    host: str
-    port: int
-    redis: str | None = None
-    log: Path | None = None
-    bundle: Path | None = None
-    ready_file: Path | None = None
-    target_just_started: bool = False
+    listen: tuple[str, int]
+    redis: str | None = field(repr=False)
+    omnirt: tuple[str, ...]
+    omnirt_api_key: str | None = field(repr=False)
+    log: Path | None
+    log_command: tuple[str, ...] | None
+    bundle: Path | None
+    ready_file: Path | None
+    target_just_started: bool
+    poll_interval: float
+    queue_poll_interval: float
+    ingest_token: str | None = field(repr=False)
+    cors_origins: tuple[str, ...]
+    ingest_rate: float
+    ingest_burst: int
+    log_level: str
+    log_format: str
+    file: Path | None
+    """The YAML file that some of it was read from."""
+
+    @property
+    def follows_log(self) -> bool:
+        """Whether the pipeline's log is read, from a file or from a command."""
+        return self.log is not None or self.log_command is not None
 
 
 class ConfigError(ValueError):
-    """A setting is wrong; the message names the flag and the fix."""
+    """A setting is wrong; the message names the setting and the fix."""
 
 
-def parse(arguments: Sequence[str] | None = None) -> Config:
-    """Read flags and environment. Raises `ConfigError`; exits for `--help`."""
-    env = os.environ
+def _url(name: str, told: object, schemes: set[str]) -> SplitResult:
+    text = _text(name, told)
+    wanted = " or ".join(f"{s}://" for s in sorted(schemes))
+    problem = ConfigError(
+        f"{name} {without_password(text)!r} is not a URL that begins with {wanted}"
+    )
+    try:
+        parts = urlsplit(text)
+        parts.port  # noqa: B018 (raises for a port that is none)
+    except ValueError:
+        raise problem from None
+    if parts.scheme not in schemes or not (parts.netloc or parts.path):
+        raise problem
+    return parts
+
+
+def _http_url(name: str, told: object) -> str:
+    return _url(name, told, {"http", "https"}).geturl()
+
+
+def _redis_url(name: str, told: object) -> str:
+    parts = _url(name, told, {"redis", "rediss", "unix"})
+    database = parts.path.strip("/")
+    if parts.scheme != "unix" and database and not database.isdigit():
+        raise ConfigError(f"{name}: database {database!r} is not a number, such as in …:6379/0")
+    return parts.geturl()
+
+
+def _backend_urls(name: str, told: object) -> tuple[str, ...]:
+    urls = tuple(_http_url(name, item) for item in _items(name, told))
+    instances = [urlsplit(url).netloc.rpartition("@")[2] for url in urls]
+    for instance in instances:
+        if instances.count(instance) > 1:
+            raise ConfigError(f"{name} names {instance} twice; its metrics would count double")
+    return urls
+
+
+def _listen(name: str, told: object) -> tuple[str, int]:
+    text = _text(name, told)
+    host, separator, port = text.rpartition(":")
+    if not separator or not port.isdigit() or int(port) > 65535:
+        raise ConfigError(f"{name} {text!r} is not HOST:PORT, such as {DEFAULT_LISTEN}")
+    return host.strip("[]"), int(port)
+
+
+def _path(name: str, told: object) -> Path:
+    return Path(_text(name, told))
+
+
+def _command(name: str, told: object) -> tuple[str, ...]:
+    if isinstance(told, list):
+        words = tuple(_text(name, word) for word in told)
+    else:
+        try:
+            words = tuple(shlex.split(_text(name, told)))
+        except ValueError as error:
+            raise ConfigError(f"{name} {told!r} is not a command: {error}") from None
+    if not words:
+        raise ConfigError(f"{name} is empty; give a command, or leave the setting out")
+    return words
+
+
+def _secret(name: str, told: object) -> str:
+    text = _text(name, told)
+    if not re.fullmatch(r"[!-~]+", text):
+        raise ConfigError(f"{name} must be printable ASCII without spaces, to fit in a header")
+    return text
+
+
+def _origins(name: str, told: object) -> tuple[str, ...]:
+    origins = tuple(_text(name, item) for item in _items(name, told))
+    for origin in origins:
+        parts = _url(name, origin, {"http", "https"})
+        if f"{parts.scheme}://{parts.netloc}" != origin:
+            raise ConfigError(f"{name} {origin!r} is not an origin: scheme, host and port alone")
+    return origins
+
+
+def _seconds(name: str, told: object) -> float:
+    value = _number(name, told)
+    if not 0.1 <= value <= 3600:
+        raise ConfigError(f"{name} {told!r} is not a number of seconds from 0.1 to 3600")
+    return value
+
+
+def _rate(name: str, told: object) -> float:
+    value = _number(name, told)
+    if value < 0:
+        raise ConfigError(f"{name} {told!r} is negative; 0 means no limit")
+    return value
+
+
+def _count(name: str, told: object) -> int:
+    value = _number(name, told)
+    if value < 1 or value != int(value):
+        raise ConfigError(f"{name} {told!r} is not a whole number from 1 on")
+    return int(value)
+
+
+def _switch(name: str, told: object) -> bool:
+    if isinstance(told, bool):
+        return told
+    words = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+    value = words.get(str(told).lower())
+    if value is None:
+        raise ConfigError(f"{name} {told!r} is neither true nor false")
+    return value
+
+
+def _one_of(choices: Sequence[str]) -> Callable[[str, object], str]:
+    def read(name: str, told: object) -> str:
+        if told not in choices:
+            raise ConfigError(f"{name} {told!r} is none of {', '.join(choices)}")
+        return str(told)
+
+    return read
+
+
+def _text(name: str, told: object) -> str:
+    if not isinstance(told, str) or not told.strip():
+        raise ConfigError(f"{name} {told!r} is not a text; put it in quotes")
+    return told.strip()
+
+
+def _items(name: str, told: object) -> list[Any]:
+    """A YAML list, a repeated flag, or one text with commas in between."""
+    if isinstance(told, list):
+        return told
+    return [item for item in _text(name, told).split(",") if item.strip()]
+
+
+def _number(name: str, told: object) -> float:
+    problem = ConfigError(f"{name} {told!r} is not a number")
+    if isinstance(told, bool) or not isinstance(told, int | float | str):
+        raise problem
+    try:
+        value = float(told)
+    except ValueError:
+        raise problem from None
+    if not math.isfinite(value):
+        raise problem
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One setting. `read` gets the name it was told under and the raw value."""
+
+    key: str
+    meaning: str
+    read: Callable[[str, object], Any]
+    variable: str
+    metavar: str = ""
+    default: Any = None
+    shown_default: str = ""
+    """The default as the reference writes it; empty where the part is off."""
+    live: bool = False
+    """Whether a reload can change it in the running process."""
+    has_flag: bool = True
+    """False for secrets: command lines are visible to every user of the machine."""
+
+    @property
+    def flag(self) -> str:
+        """`--ready-file` for `ready_file`."""
+        return "--" + self.key.replace("_", "-")
+
+
+SETTINGS: Final[tuple[Setting, ...]] = (
+    Setting("target", "OpenTalking's base URL", _http_url, "OPENTALKING_URL", "URL"),
+    Setting(
+        "redis",
+        "the Redis of a split deployment; rediss:// for TLS, user, password and database in the "
+        "URL (with a password, prefer the variable to the flag)",
+        _redis_url,
+        "REDIS_URL",
+        "URL",
+    ),
+    Setting(
+        "omnirt",
+        "an OmniRT behind it, whose own metrics are served along; may be given several times",
+        _backend_urls,
+        "TALKSCOPE_OMNIRT",
+        "URL",
+        default=(),
+    ),
+    Setting(
+        "omnirt_api_key",
+        "key of OmniRTs that ask for one",
+        _secret,
+        "TALKSCOPE_OMNIRT_API_KEY",
+        has_flag=False,
+    ),
+    Setting(
+        "log",
+        "log of the process that runs the pipeline",
+        _path,
+        "TALKSCOPE_PIPELINE_LOG",
+        "FILE",
+    ),
+    Setting(
+        "log_command",
+        "a command that prints that log as it grows, such as 'docker logs -f --since 0s NAME'",
+        _command,
+        "TALKSCOPE_PIPELINE_LOG_COMMAND",
+        "COMMAND",
+    ),
+    Setting(
+        "listen",
+        "address to serve on, port 0 for any free one",
+        _listen,
+        "TALKSCOPE_LISTEN",
+        "HOST:PORT",
+        default=_listen("listen", DEFAULT_LISTEN),
+        shown_default=DEFAULT_LISTEN,
+    ),
+    Setting("bundle", "write a run bundle into this new folder", _path, "TALKSCOPE_BUNDLE", "DIR"),
+    Setting(
+        "ready_file",
+        'write {"url": ..., "pid": ...} here once it serves',
+        _path,
+        "TALKSCOPE_READY_FILE",
+        "FILE",
+    ),
+    Setting(
+        "target_just_started",
+        "the target has not spoken yet: its next turn is a cold one",
+        _switch,
+        "TALKSCOPE_TARGET_JUST_STARTED",
+        default=False,
+        shown_default="false",
+    ),
+    Setting(
+        "poll_interval",
+        "between two readings of OpenTalking's and OmniRT's HTTP endpoints",
+        _seconds,
+        "TALKSCOPE_POLL_INTERVAL",
+        "SECONDS",
+        default=2.0,
+        shown_default="2",
+        live=True,
+    ),
+    Setting(
+        "queue_poll_interval",
+        "between two readings of the queues in Redis",
+        _seconds,
+        "TALKSCOPE_QUEUE_POLL_INTERVAL",
+        "SECONDS",
+        default=1.0,
+        shown_default="1",
+        live=True,
+    ),
+    Setting(
+        "ingest_token",
+        "bearer token that POST /v1/marks asks for",
+        _secret,
+        "TALKSCOPE_INGEST_TOKEN",
+        live=True,
+        has_flag=False,
+    ),
+    Setting(
+        "cors_origins",
+        "web origins whose pages may send marks, such as https://app.example.com; may be given "
+        "several times",
+        _origins,
+        "TALKSCOPE_CORS_ORIGINS",
+        "ORIGIN",
+        default=(),
+        live=True,
+    ),
+    Setting(
+        "ingest_rate",
+        "batches a second that one client address may send; 0: no limit",
+        _rate,
+        "TALKSCOPE_INGEST_RATE",
+        "NUMBER",
+        default=0.0,
+        shown_default="0",
+        live=True,
+    ),
+    Setting(
+        "ingest_burst",
+        "batches that an address may send at once before the rate holds",
+        _count,
+        "TALKSCOPE_INGEST_BURST",
+        "NUMBER",
+        default=100,
+        shown_default="100",
+        live=True,
+    ),
+    Setting(
+        "log_level",
+        f"least important lines to log: {', '.join(LOG_LEVELS)}",
+        _one_of(LOG_LEVELS),
+        "TALKSCOPE_LOG_LEVEL",
+        "LEVEL",
+        default="info",
+        shown_default="info",
+        live=True,
+    ),
+    Setting(
+        "log_format",
+        f"{' or '.join(LOG_FORMATS)} (one object a line)",
+        _one_of(LOG_FORMATS),
+        "TALKSCOPE_LOG_FORMAT",
+        "FORMAT",
+        default="text",
+        shown_default="text",
+    ),
+)
+
+_BY_KEY: Final = {setting.key: setting for setting in SETTINGS}
+_REPEATED: Final = frozenset({"omnirt", "cors_origins"})
+
+
+def parse(
+    arguments: Sequence[str] | None = None, environment: Mapping[str, str] | None = None
+) -> Config:
+    """Read flags, environment and file. Raises `ConfigError`; exits for `--help`."""
+    env = os.environ if environment is None else environment
+    flags = vars(_parser().parse_args(arguments))
+    named = flags.get("config") or env.get(CONFIG_VARIABLE)
+    path = Path(named) if named else None
+    content = _read(path) if path is not None else {}
+    values: dict[str, Any] = {"file": path}
+    for setting in SETTINGS:
+        if (told := flags.get(setting.key)) is not None:
+            values[setting.key] = setting.read(setting.flag, told)
+        elif told := env.get(setting.variable):
+            values[setting.key] = setting.read(setting.variable, told)
+        elif (told := content.get(setting.key)) is not None:
+            values[setting.key] = setting.read(f"{path}: {setting.key}", told)
+        else:
+            values[setting.key] = setting.default
+    if values["target"] is None:
+        raise ConfigError("--target is missing: give OpenTalking's URL, or set OPENTALKING_URL")
+    if values["log"] is not None and values["log_command"] is not None:
+        raise ConfigError("--log and --log-command are two ways to the same log; give one of them")
+    return Config(**values)
+
+
+def changed(old: Config, new: Config) -> tuple[list[str], list[str]]:
+    """Keys that differ: those that a running exporter can take over, and those it cannot."""
+    keys = [s.key for s in SETTINGS if getattr(old, s.key) != getattr(new, s.key)]
+    return [k for k in keys if _BY_KEY[k].live], [k for k in keys if not _BY_KEY[k].live]
+
+
+def reference() -> str:
+    """The settings as a Markdown table, for docs/exporter.md."""
+    lines = ["| key in the file | flag | variable | default | reload | is |", "|" + "---|" * 6]
+    for s in SETTINGS:
+        flag = f"`{s.flag}{f' {s.metavar}' if s.metavar else ''}`" if s.has_flag else "none"
+        default = f"`{s.shown_default}`" if s.shown_default else ""
+        live = "live" if s.live else "restart"
+        lines.append(f"| `{s.key}` | {flag} | `{s.variable}` | {default} | {live} | {s.meaning} |")
+    return "\n".join(lines)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m exporter",
         description="Talkscope's sidecar: sees an OpenTalking deployment, assembles turns, and "
         "serves them as Prometheus metrics, OpenTelemetry spans and a run bundle.",
-        epilog=EPILOG.replace("talkscope-exporter", "python -m exporter"),
+        epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument(
-        "--target",
-        default=env.get("OPENTALKING_URL"),
-        metavar="URL",
-        help="OpenTalking's base URL [OPENTALKING_URL]",
+        "--config", metavar="FILE", help=f"read settings from this YAML file [{CONFIG_VARIABLE}]"
     )
-    parser.add_argument(
-        "--redis",
-        default=env.get("REDIS_URL"),
-        metavar="URL",
-        help="the Redis of a split deployment [REDIS_URL]",
-    )
-    parser.add_argument(
-        "--log",
-        type=Path,
-        default=env.get("TALKSCOPE_PIPELINE_LOG"),
-        metavar="FILE",
-        help="log of the process that runs the pipeline [TALKSCOPE_PIPELINE_LOG]",
-    )
-    parser.add_argument(
-        "--listen",
-        default=env.get("TALKSCOPE_LISTEN", DEFAULT_LISTEN),
-        metavar="HOST:PORT",
-        help=f"address to serve on, port 0 for any free one [TALKSCOPE_LISTEN, {DEFAULT_LISTEN}]",
-    )
-    parser.add_argument(
-        "--bundle", type=Path, metavar="DIR", help="write a run bundle into this new folder"
-    )
-    parser.add_argument(
-        "--ready-file",
-        type=Path,
-        metavar="FILE",
-        help='write {"url": ..., "pid": ...} here once it serves',
-    )
-    parser.add_argument(
-        "--target-just-started",
-        action="store_true",
-        help="the target has not spoken yet: its next turn is a cold one",
-    )
-    told = parser.parse_args(arguments)
-    if not told.target:
-        raise ConfigError("--target is missing: give OpenTalking's URL, or set OPENTALKING_URL")
-    host, port = _listen(told.listen)
-    return Config(
-        target=_url("--target", told.target, {"http", "https"}),
-        redis=_url("--redis", told.redis, {"redis", "rediss", "unix"}) if told.redis else None,
-        log=Path(told.log) if told.log else None,
-        host=host,
-        port=port,
-        bundle=told.bundle,
-        ready_file=told.ready_file,
-        target_just_started=told.target_just_started,
-    )
+    for setting in SETTINGS:
+        if not setting.has_flag:
+            continue
+        default = f", {setting.shown_default}" if setting.shown_default else ""
+        text = f"{setting.meaning} [{setting.variable}{default}]"
+        if setting.read is _switch:
+            parser.add_argument(setting.flag, action="store_const", const=True, help=text)
+        else:
+            action = "append" if setting.key in _REPEATED else "store"
+            parser.add_argument(setting.flag, action=action, metavar=setting.metavar, help=text)
+    return parser
 
 
 class _Parser(argparse.ArgumentParser):
@@ -116,16 +467,22 @@ class _Parser(argparse.ArgumentParser):
         raise ConfigError(message)
 
 
-def _url(flag: str, value: str, schemes: set[str]) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in schemes or not (parts.netloc or parts.path):
-        wanted = " or ".join(f"{s}://" for s in sorted(schemes))
-        raise ConfigError(f"{flag} {value!r} is not a URL that begins with {wanted}")
-    return value
-
-
-def _listen(value: str) -> tuple[str, int]:
-    host, separator, port = value.rpartition(":")
-    if not separator or not port.isdigit() or int(port) > 65535:
-        raise ConfigError(f"--listen {value!r} is not HOST:PORT, such as {DEFAULT_LISTEN}")
-    return host.strip("[]"), int(port)
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{path}, line {mark.line + 1}" if mark is not None else str(path)
+        problem = getattr(error, "problem", None) or "not UTF-8 text"
+        raise ConfigError(f"{where} is not YAML: {problem}") from error
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} is not a mapping; write one `key: value` a line")
+    for key in content:
+        if key not in _BY_KEY:
+            near = difflib.get_close_matches(str(key), _BY_KEY, n=1, cutoff=0.0)
+            raise ConfigError(f"{path}: unknown key {key!r}; the nearest known one is {near[0]!r}")
+    return content

@@ -6,7 +6,8 @@ the metrics, `/readyz` and the bundle read. "No data" and "failed" are different
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -22,6 +23,9 @@ class SourceHealth:
     events: int = 0
     dropped: int = 0
     failures: int = 0
+    gaps: int = 0
+    """Interruptions after which it answered again, having perhaps missed something."""
+    dropped_by: Counter[str] = field(default_factory=Counter)
 
     def succeeded(self, at: float, *, events: int = 0, duration: float | None = None) -> None:
         """The source answered at `at`, with this many observations, in `duration` seconds."""
@@ -34,6 +38,11 @@ class SourceHealth:
         self.up, self.reason = False, reason
         self.failures += 1
 
+    def drop(self, cause: str, count: int = 1) -> None:
+        """Pieces of input that could not be used; `cause` is one of a few fixed words."""
+        self.dropped += count
+        self.dropped_by[cause] += count
+
     def to_json(self) -> dict[str, Any]:
         """The bundle's view of it."""
         return {
@@ -42,4 +51,7 @@ class SourceHealth:
             "last_seen_unix": self.last_seen,
             "events": self.events,
             "dropped": self.dropped,
+            "dropped_by": dict(self.dropped_by),
+            "failures": self.failures,
+            "gaps": self.gaps,
         }

@@ -7,30 +7,35 @@ serving (`exporter.app`) nor the details of any source or sink.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import dataclasses
 import logging
+import threading
 import time
-from typing import Any
+from typing import Any, Final
 
 from exporter.accelerators import host
 from exporter.accelerators.nvidia import NvidiaSource
 from exporter.bundle import Bundle
-from exporter.config import Config
+from exporter.config import Config, changed
+from exporter.delivery import CountedSpans
 from exporter.live import LiveSessions
 from exporter.metrics import Metrics
 from exporter.observations import Observation, Readings, TargetEvent, TargetStarted
 from exporter.sources import SourceTask
 from exporter.sources.ingest import Ingest
-from exporter.sources.log_lines import LogSource
+from exporter.sources.log_lines import LogCommandSource, LogSource
+from exporter.sources.omnirt import OmniRtMetrics, OmniRtSource
 from exporter.sources.opentalking_http import OpenTalkingHttpSource
 from exporter.sources.redis_bus import RedisBusSource
-from exporter.spans import Spans
 from exporter.turn_record import Turn
 from exporter.turns import TurnAssembler
 
 log = logging.getLogger(__name__)
 
-TICK_S = 0.25
+TICK_S: Final = 0.25
+RESTART_S: Final = 5.0
+FLUSH_S: Final = 5.0
+"""The longest a stop may wait for spans to be sent."""
 
 
 class Exporter:
@@ -38,27 +43,58 @@ class Exporter:
 
     def __init__(self, config: Config) -> None:
         """Raises `exporter.bundle.BundleExistsError`, `exporter.spans.ProtocolError`, OSError."""
+        self.config = config
         self.http = OpenTalkingHttpSource(config.target, read_queue=config.redis is None)
         self.bus = RedisBusSource(config.redis) if config.redis else None
+        self.omnirt = [OmniRtSource(url, api_key=config.omnirt_api_key) for url in config.omnirt]
         self.ingest = Ingest()
         self._nvidia = NvidiaSource()
         sources: list[SourceTask | None] = [
             self.http,
             self.bus,
             LogSource(config.log) if config.log else None,
+            LogCommandSource(config.log_command) if config.log_command else None,
+            *self.omnirt,
             self._nvidia,
         ]
         self._sources = [source for source in sources if source is not None]
         self._assembler = TurnAssembler(
-            expect_log=config.log is not None, explain=config.bundle is not None
+            expect_log=config.follows_log, explain=config.bundle is not None
         )
+        self._spans = CountedSpans.from_environment()
         self.health = [*(source.health for source in self._sources), self.ingest.health]
+        if self._spans.enabled:
+            self.health.append(self._spans.health)
         self._live = LiveSessions()
         self.metrics = Metrics(self.health, self._assembler, self._live)
-        self._spans = Spans.from_environment()
+        if self.omnirt:
+            self.metrics.registry.register(OmniRtMetrics(self.omnirt))
         self._bundle = Bundle(config.bundle, now=time.time()) if config.bundle else None
+        self._apply(config)
         if config.target_just_started:
             self.emit(TargetStarted(time.time()))
+
+    def reconfigure(self, config: Config) -> None:
+        """Take over what a running exporter can; say in one line what, and what needs a restart."""
+        live, fixed = changed(self.config, config)
+        # What runs keeps its settings, and a later reload compares with them.
+        kept = {key: getattr(self.config, key) for key in fixed}
+        self._apply(dataclasses.replace(config, **kept))
+        parts = [
+            f"now in force: {', '.join(live)}" if live else "",
+            f"a restart is needed for: {', '.join(fixed)}" if fixed else "",
+        ]
+        log.info("configuration read; %s", "; ".join(p for p in parts if p) or "nothing changed")
+
+    def _apply(self, config: Config) -> None:
+        self.config = config
+        self.http.poll_s = config.poll_interval
+        for omnirt in self.omnirt:
+            omnirt.poll_s = config.poll_interval
+        if self.bus is not None:
+            self.bus.poll_s = config.queue_poll_interval
+        self.ingest.token = config.ingest_token
+        self.ingest.limit(config.ingest_rate, config.ingest_burst)
 
     def emit(self, seen: Observation) -> None:
         """Take one observation. Never raises: a sink that fails is logged and the rest goes on."""
@@ -88,23 +124,29 @@ class Exporter:
     async def run(self) -> None:
         """Run every source until cancelled, then finish what is open and close the sinks."""
         tasks = [
-            asyncio.create_task(source.run(self.emit), name=source.health.name)
+            asyncio.create_task(self._keep_running(source), name=source.health.name)
             for source in self._sources
         ]
         try:
             while True:
                 await asyncio.sleep(TICK_S)
                 self._tick()
-                for task in tasks:
-                    if task.done():
-                        # A source never ends by itself; if one does, that is our mistake and
-                        # the operator must see it rather than a silent gap.
-                        task.result()
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._close()
+
+    async def _keep_running(self, source: SourceTask) -> None:
+        """Run a source; one that breaks by a mistake of ours says so and starts again."""
+        while True:
+            try:
+                await source.run(self.emit)
+            except Exception as error:
+                log.exception("the source %s broke; it starts again", source.health.name)
+                source.health.failed(f"broke with {type(error).__name__}: {error}")
+                self.emit(Readings(time.time(), source.health.name))
+            await asyncio.sleep(RESTART_S)
 
     def _tick(self) -> None:
         try:
@@ -129,10 +171,31 @@ class Exporter:
 
     async def _close(self) -> None:
         self._publish(self._assembler.finish())
-        with contextlib.suppress(Exception):
-            await asyncio.to_thread(self._spans.close)
         if self._bundle is not None:
             self._bundle.close(self.describe(), now=time.time())
+        await self._flush_spans()
+
+    async def _flush_spans(self) -> None:
+        # The SDK's force_flush does not keep to its timeout, and an executor's thread would be
+        # waited for at exit; a daemon thread can be left behind.
+        done = threading.Event()
+
+        def close() -> None:
+            try:
+                self._spans.close(FLUSH_S)
+            except Exception:
+                log.exception("closing the span exporter failed")
+            done.set()
+
+        threading.Thread(target=close, name="flush-spans", daemon=True).start()
+        deadline = time.monotonic() + FLUSH_S
+        while not done.is_set():
+            if time.monotonic() > deadline:
+                log.warning(
+                    "the OTLP endpoint took no spans for %.0f s; those waiting are lost", FLUSH_S
+                )
+                return
+            await asyncio.sleep(0.02)
 
     def describe(self) -> dict[str, Any]:
         """What is known of the deployment: `target.json` of the bundle, without its schema."""
@@ -141,6 +204,7 @@ class Exporter:
             "mode": self.http.mode,
             "health": self.http.target_health,
             "models": self.http.models,
+            "omnirt": [omnirt.describe() for omnirt in self.omnirt],
             "host": host.identity(),
             "accelerators": self._nvidia.devices,
             "accelerators_absent": None if self._nvidia.devices else self._nvidia.health.reason,

@@ -1,12 +1,13 @@
 """`POST /v1/marks` (docs/marks.md) → observations.
 
-What comes in: a decoded JSON batch. What goes out: observations on the exporter's clock, each
-record once. It must not know HTTP nor turns. A malformed batch is refused whole, with the name
-of the field that is wrong.
+What comes in: a JSON batch, and who sends it. What goes out: observations on the exporter's
+clock, each record once. It must not know HTTP nor turns. A malformed batch is refused whole, with
+the name of the field that is wrong.
 """
 
 from __future__ import annotations
 
+import hmac
 import time
 from collections import OrderedDict
 from typing import Annotated, Any, Literal
@@ -18,6 +19,7 @@ from exporter.health import SourceHealth
 from exporter.observations import (
     ClockBasis,
     Observation,
+    PipelineReported,
     SessionSeen,
     TargetEvent,
     TurnOpened,
@@ -26,7 +28,11 @@ from exporter.observations import (
 from exporter.sources import Emit
 from exporter.stages import InputKind, Outcome, Phase
 
+AGENT_ORIGIN = "agent-"
+"""How the origin of an agent begins: it relays events from inside, ahead of any client."""
+
 ORIGINS_REMEMBERED = 10_000
+ADDRESSES_REMEMBERED = 10_000
 RECORDS_A_BATCH = 1_000
 
 _Session = Annotated[str, Field(min_length=1, max_length=128)]
@@ -140,6 +146,40 @@ class TurnRecord(_Model):
         return samples
 
 
+_Timestamp = Annotated[int, Field(ge=0, le=0xFFFFFFFF)]
+
+
+class MediaRecord(_Model):
+    """RTP timestamps of a speech's first talking frame and first audio sample."""
+
+    first_video_timestamp: _Timestamp | None = None
+    first_audio_timestamp: _Timestamp | None = None
+
+
+class PipelineRecord(_Model):
+    """The agent's whole account of one speech; marks are seconds since the pipeline began."""
+
+    kind: Literal["pipeline"]
+    sequence: Annotated[int, Field(ge=1)]
+    session: _Session
+    started_unix: _Unix
+    marks: dict[str, _Number]
+    chunks: list[tuple[_Number, _Number]] = []
+    media: MediaRecord = MediaRecord()
+    outcome: Literal[Outcome.COMPLETED, Outcome.INTERRUPTED, Outcome.FAILED]
+    error: ErrorRecord | None = None
+
+    _marks = field_validator("marks")(_known_marks)
+
+    @field_validator("chunks")
+    @classmethod
+    def _forward(cls, chunks: list[tuple[float, float]]) -> list[tuple[float, float]]:
+        for requested, returned in chunks:
+            if returned < requested:
+                raise ValueError(f"a chunk returned at {returned}, requested at {requested}")
+        return chunks
+
+
 class ClockRecord(_Model):
     """The client's clock on ours."""
 
@@ -148,7 +188,8 @@ class ClockRecord(_Model):
 
 
 Record = Annotated[
-    SessionRecord | EventRecord | TurnOpenedRecord | TurnRecord, Field(discriminator="kind")
+    SessionRecord | EventRecord | TurnOpenedRecord | TurnRecord | PipelineRecord,
+    Field(discriminator="kind"),
 ]
 
 
@@ -172,12 +213,59 @@ class BadBatchError(ValueError):
         self.field = field
 
 
+class TokenBuckets:
+    """At most `burst` at once and `rate` a second in the long run, for each key by itself.
+
+    No limit while `rate` is 0. Times are of any monotonic clock, in seconds.
+    """
+
+    def __init__(self, rate: float, burst: int) -> None:
+        self._rate, self._burst = rate, burst
+        self._levels: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def wait(self, key: str, now: float) -> float:
+        """Take one token; 0.0 if there was one, else the seconds until there is."""
+        if self._rate <= 0:
+            return 0.0
+        level, at = self._levels.pop(key, (float(self._burst), now))
+        level = min(float(self._burst), level + (now - at) * self._rate)
+        taken = level >= 1
+        self._levels[key] = (level - taken, now)
+        while len(self._levels) > ADDRESSES_REMEMBERED:
+            # The one that has been quiet longest has the fullest bucket.
+            self._levels.popitem(last=False)
+        return 0.0 if taken else (1 - level) / self._rate
+
+
 class Ingest:
-    """Takes batches. `accept_events` is asked whether relayed events are wanted just now."""
+    """Takes batches. `token`, where set, is the one that senders must know."""
 
     def __init__(self) -> None:
         self.health = SourceHealth("marks")
+        self.token: str | None = None
+        self._buckets = TokenBuckets(0.0, 1)
         self._last_sequence: OrderedDict[str, int] = OrderedDict()
+
+    def limit(self, rate: float, burst: int) -> None:
+        """Let each address send `rate` batches a second, `burst` at once; 0: no limit."""
+        self._buckets = TokenBuckets(rate, burst)
+
+    def wait(self, address: str) -> float:
+        """0.0 if this address may send a batch now, else the seconds it has to wait."""
+        seconds = self._buckets.wait(address, time.monotonic())
+        if seconds > 0:
+            self.health.drop("rate_limited")
+        return seconds
+
+    def knows(self, token: str | None) -> bool:
+        """Whether a sender's bearer token is the right one, or none is asked for."""
+        if self.token is None:
+            return True
+        # In constant time, so that a wrong token does not tell how much of it was right.
+        right = hmac.compare_digest((token or "").encode(), self.token.encode())
+        if not right:
+            self.health.drop("unauthorized")
+        return right
 
     def take(self, body: bytes, emit: Emit, *, relayed_events: bool) -> tuple[int, int]:
         """Parse and emit a batch; return how many records were new and how many were not.
@@ -188,7 +276,7 @@ class Ingest:
         try:
             batch = _BATCH.validate_json(body)
         except ValidationError as error:
-            self.health.dropped += 1
+            self.health.drop("malformed")
             raise _named(error) from error
         last = self._last_sequence.pop(batch.origin, 0)
         accepted = 0
@@ -199,7 +287,10 @@ class Ingest:
             accepted += 1
             if isinstance(record, EventRecord) and not relayed_events:
                 continue
-            emit(_observation(record, batch.clock))
+            if isinstance(record, EventRecord):
+                emit(_event(record, batch))
+            else:
+                emit(_observation(record, batch.clock))
         self._last_sequence[batch.origin] = last
         while len(self._last_sequence) > ORIGINS_REMEMBERED:
             self._last_sequence.popitem(last=False)
@@ -207,15 +298,18 @@ class Ingest:
         return accepted, len(batch.records) - accepted
 
 
+def _event(record: EventRecord, batch: Batch) -> TargetEvent:
+    agent = batch.origin.startswith(AGENT_ORIGIN)
+    source = stages.Source.AGENT if agent else stages.Source.SSE
+    at = record.unix + batch.clock.offset_seconds
+    return TargetEvent(at, source, record.session, record.event, record.data)
+
+
 def _observation(
-    record: SessionRecord | EventRecord | TurnOpenedRecord | TurnRecord, clock: ClockRecord
+    record: SessionRecord | TurnOpenedRecord | TurnRecord | PipelineRecord, clock: ClockRecord
 ) -> Observation:
     now = time.time()
     offset = clock.offset_seconds
-    if isinstance(record, EventRecord):
-        return TargetEvent(
-            record.unix + offset, stages.Source.SSE, record.session, record.event, record.data
-        )
     started = record.started_unix + offset
     if isinstance(record, SessionRecord):
         return SessionSeen(
@@ -226,6 +320,18 @@ def _observation(
             marks={name: started + at for name, at in record.marks.items()},
             absent=record.absent,
             outcome=record.outcome,
+        )
+    if isinstance(record, PipelineRecord):
+        return PipelineReported(
+            now,
+            record.session,
+            started,
+            marks={name: started + at for name, at in record.marks.items()},
+            outcome=record.outcome,
+            chunks=tuple((started + begin, started + end) for begin, end in record.chunks),
+            first_video=record.media.first_video_timestamp,
+            first_audio=record.media.first_audio_timestamp,
+            error=record.error.model_dump() if record.error is not None else None,
         )
     opened = TurnOpened(
         now,
@@ -250,7 +356,7 @@ def _observation(
     )
 
 
-_KINDS = frozenset({"session", "event", "turn_opened", "turn"})
+_KINDS = frozenset({"session", "event", "turn_opened", "turn", "pipeline"})
 
 
 def _named(error: ValidationError) -> BadBatchError:

@@ -1,7 +1,8 @@
-"""The pipeline's log, followed like `tail -F` → `LogLine` observations.
+"""The pipeline's log, a file or what a command prints → `LogLine` observations.
 
-What comes in: the path of the log of the process that runs the pipeline. What goes out: its
-measuring lines, with their own time where they have one. It must not know turns.
+What comes in: the path of the log of the process that runs the pipeline, followed like
+`tail -F`, or a command that prints it, such as `docker logs -f`. What goes out: its measuring
+lines, with their own time where they have one. It must not know turns.
 """
 
 from __future__ import annotations
@@ -9,7 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
+import signal
 import time
+from asyncio.subprocess import DEVNULL, PIPE, STDOUT, Process
+from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,6 +28,44 @@ POLL_S = 0.02
 
 LONGEST_LINE = 64 * 1024
 
+FIRST_RETRY_S = 0.5
+LONGEST_RETRY_S = 30.0
+LONGEST_REASON = 200
+STOP_S = 2.0
+"""The time a command has to end before it is killed."""
+
+
+class _Lines:
+    """Bytes as they come → whole lines → observations."""
+
+    def __init__(self, health: SourceHealth) -> None:
+        self._health = health
+        self._rest = b""
+        self._skipping = False
+
+    def take(self, chunk: bytes, emit: Emit) -> int:
+        """Emit the measuring lines that are whole now; return how many."""
+        *whole, self._rest = (self._rest + chunk).split(b"\n")
+        if whole and self._skipping:
+            self._skipping = False
+            del whole[0]
+        if len(self._rest) > LONGEST_LINE:
+            self._rest = b""
+            if not self._skipping:
+                self._skipping = True
+                self._health.drop("too_long")
+        return sum(_line(raw, emit) for raw in whole)
+
+
+def _line(raw: bytes, emit: Emit) -> bool:
+    text = raw.decode("utf-8", errors="replace")
+    line = upstream.parse_line(text)
+    if line is None:
+        return False
+    own = upstream.line_time(text)
+    emit(LogLine(own if own is not None else time.time(), line, stamped=own is not None))
+    return True
+
 
 class LogSource:
     """Follows one log file from its present end, across truncation and rotation."""
@@ -32,7 +75,7 @@ class LogSource:
         self._path = path
         self._file: BinaryIO | None = None
         self._inode = -1
-        self._rest = b""
+        self._lines = _Lines(self.health)
         self._from_start = False
 
     async def run(self, emit: Emit) -> None:
@@ -58,22 +101,8 @@ class LogSource:
         assert self._file is not None
         lines = 0
         while chunk := self._file.read(1 << 20):
-            *whole, self._rest = (self._rest + chunk).split(b"\n")
-            if len(self._rest) > LONGEST_LINE:
-                self._rest = b""
-                self.health.dropped += 1
-            for raw in whole:
-                lines += self._line(raw, emit)
+            lines += self._lines.take(chunk, emit)
         self.health.succeeded(time.time(), events=lines)
-
-    def _line(self, raw: bytes, emit: Emit) -> bool:
-        text = raw.decode("utf-8", errors="replace")
-        line = upstream.parse_line(text)
-        if line is None:
-            return False
-        own = upstream.line_time(text)
-        emit(LogLine(own if own is not None else time.time(), line, stamped=own is not None))
-        return True
 
     def _open(self) -> None:
         found = self._path.stat()
@@ -86,7 +115,7 @@ class LogSource:
             self._from_start = True
         self._file = self._path.open("rb")
         self._inode = os.fstat(self._file.fileno()).st_ino
-        self._rest = b""
+        self._lines = _Lines(self.health)
         if not self._from_start:
             self._file.seek(0, os.SEEK_END)
 
@@ -95,3 +124,63 @@ class LogSource:
             with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None
+
+
+class LogCommandSource:
+    """Runs a command that prints the log as it grows, again whenever it ends.
+
+    Its standard output and error are both read, since Python logs to the latter.
+    """
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self.health = SourceHealth("log")
+        self._command = tuple(command)
+
+    async def run(self, emit: Emit) -> None:
+        """Read until cancelled; the command is stopped then."""
+        retry = FIRST_RETRY_S
+        while True:
+            began = time.monotonic()
+            self.health.failed(await self._run_once(emit))
+            if time.monotonic() - began > LONGEST_RETRY_S:
+                retry = FIRST_RETRY_S
+            await asyncio.sleep(retry * random.uniform(0.5, 1.5))
+            retry = min(retry * 2, LONGEST_RETRY_S)
+
+    async def _run_once(self, emit: Emit) -> str:
+        """Run it to its end; return why it ended."""
+        name = self._command[0]
+        try:
+            # A session of its own, so that stopping it reaches what it has started itself.
+            child = await asyncio.create_subprocess_exec(
+                *self._command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, start_new_session=True
+            )
+        except OSError as error:
+            return f"cannot run {name}: {error.strerror}"
+        try:
+            assert child.stdout is not None
+            lines = _Lines(self.health)
+            output = b""
+            self.health.succeeded(time.time())
+            while chunk := await child.stdout.read(LONGEST_LINE):
+                output = (output + chunk)[: LONGEST_REASON + 1]
+                self.health.succeeded(time.time(), events=lines.take(chunk, emit))
+            status = await child.wait()
+        finally:
+            await _stop(child)
+        said = output.decode("utf-8", errors="replace").strip()
+        # One short line is the command's complaint. More is the log, whose text is private.
+        complains = status != 0 and said and len(output) <= LONGEST_REASON and "\n" not in said
+        return f"{name} ended with status {status}" + (f": {said}" if complains else "")
+
+
+async def _stop(child: Process) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        # The group may outlive the command that leads it.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(child.pid, number)
+        if child.returncode is not None:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_S):
+                await child.wait()

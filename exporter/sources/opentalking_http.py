@@ -25,11 +25,12 @@ class OpenTalkingHttpSource:
     """Polls `/health`, `/models` and `/queue/status`.
 
     `read_queue`: use the queue status; off where Redis is read, which cannot mistake a broken
-    queue for an empty one.
+    queue for an empty one. `poll_s` may change while it runs.
     """
 
-    def __init__(self, url: str, *, read_queue: bool) -> None:
+    def __init__(self, url: str, *, read_queue: bool, poll_s: float = POLL_S) -> None:
         self.health = SourceHealth("http")
+        self.poll_s = poll_s
         self.url = url.rstrip("/")
         self.target_health: dict[str, Any] = {}
         self.models: list[dict[str, Any]] = []
@@ -41,7 +42,7 @@ class OpenTalkingHttpSource:
         async with httpx.AsyncClient(base_url=self.url, timeout=TIMEOUT_S) as client:
             while True:
                 await self.poll(client, emit)
-                await asyncio.sleep(POLL_S)
+                await asyncio.sleep(self.poll_s)
 
     async def poll(self, client: httpx.AsyncClient, emit: Emit) -> None:
         """Read every endpoint once."""

@@ -1,7 +1,11 @@
-"""OpenTalking's Redis (split mode) → events, sessions and queue levels.
+"""OpenTalking's Redis (split mode) → events, sessions, queue levels, and gaps in all of it.
 
-What comes in: a Redis URL. What goes out: every event of every session, what the session's
-hash says of its model and avatar, and the length of the queues. It must not know turns.
+What comes in: a Redis URL. What goes out: every event of every session, what each session's
+hash says of its model, avatar and state, the length of the queues, and when nobody listened.
+It must not know turns.
+
+Three tasks share a connection pool, so that nothing waits for another's round trip: one takes
+events off the subscription, one looks sessions up, one polls.
 """
 
 from __future__ import annotations
@@ -10,100 +14,198 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import Awaitable
-from typing import TypeVar
-from urllib.parse import urlsplit, urlunsplit
+from collections import OrderedDict
+from collections.abc import Awaitable, Iterable
+from typing import Any, Final, TypeVar
 
 from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from exporter import stages, upstream
 from exporter.health import SourceHealth
-from exporter.observations import Reading, Readings, SessionSeen, TargetEvent
+from exporter.observations import BusGap, Reading, Readings, SessionSeen, TargetEvent
 from exporter.sources import Emit
 
 _T = TypeVar("_T")
 
-POLL_S = 1.0
-FIRST_RETRY_S = 0.2
-LONGEST_RETRY_S = 10.0
+POLL_S: Final = 1.0
+ANSWER_S: Final = 5.0
+"""The longest a command may take; a Redis that is slower counts as away."""
+
+SILENCE_S: Final = 10.0
+"""A subscription that brings nothing for this long, not even answers to pings, is dead: a
+firewall that forgot the connection closes it on neither end."""
+
+FIRST_RETRY_S: Final = 0.2
+LONGEST_RETRY_S: Final = 10.0
+
+SESSIONS_REMEMBERED: Final = 50_000
+KEYS_A_PAGE: Final = 500
 
 
 class RedisBusSource:
-    """Subscribes to OpenTalking's event channels and polls its queues."""
+    """Subscribes to OpenTalking's event channels, scans its sessions and polls its queues.
 
-    def __init__(self, url: str) -> None:
+    `poll_s` may change while it runs.
+    """
+
+    def __init__(self, url: str, *, poll_s: float = POLL_S) -> None:
         self.health = SourceHealth("bus")
+        self.poll_s = poll_s
         self._url = url
-        self._known_sessions: set[str] = set()
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._asked: set[str] = set()
+        self._ask = asyncio.Event()
+        self._heard: float | None = None
+        self._heard_monotonic = 0.0
+        self._retry_s = FIRST_RETRY_S
 
     async def run(self, emit: Emit) -> None:
         """Listen until cancelled; reconnect with jittered, growing pauses."""
-        retry = FIRST_RETRY_S
         while True:
             try:
                 async with Redis.from_url(
-                    self._url, decode_responses=True, socket_connect_timeout=5
+                    self._url,
+                    decode_responses=True,
+                    socket_connect_timeout=ANSWER_S,
+                    socket_keepalive=True,
+                    # The client would reconnect by itself and hide that events were lost.
+                    retry=Retry(NoBackoff(), 0),
                 ) as redis:
-                    await self._listen(redis, emit)
-            except (RedisError, OSError) as error:
-                self.health.failed(f"Redis at {without_password(self._url)}: {error}")
+                    await self._connected(redis, emit)
+            except* (RedisError, OSError) as group:
+                self.health.failed(f"Redis at {without_password(self._url)}: {_first(group)}")
                 emit(Readings(time.time(), self.health.name))
-            else:
-                retry = FIRST_RETRY_S
-            await asyncio.sleep(retry * random.uniform(0.5, 1.5))
-            retry = min(retry * 2, LONGEST_RETRY_S)
+            await asyncio.sleep(self._retry_s * random.uniform(0.5, 1.5))
+            self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)
 
-    async def _listen(self, redis: Redis, emit: Emit) -> None:
-        async with redis.pubsub(ignore_subscribe_messages=True) as pubsub:
+    async def _connected(self, redis: Redis, emit: Emit) -> None:
+        async with redis.pubsub() as pubsub:
             await pubsub.psubscribe(upstream.EVENT_CHANNEL_PATTERN)
-            next_poll = 0.0
-            while True:
-                if time.monotonic() >= next_poll:
-                    await self._poll(redis, emit)
-                    next_poll = time.monotonic() + POLL_S
-                timeout = max(0.0, next_poll - time.monotonic())
-                message = await pubsub.get_message(timeout=timeout)
-                if message is not None:
-                    await self._message(redis, message["channel"], message["data"], emit)
+            async with asyncio.timeout(ANSWER_S):
+                await pubsub.parse_response()
+            self._now_listening(emit)
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._listen(pubsub, emit))
+                tasks.create_task(self._look_up(redis, emit))
+                tasks.create_task(self._poll(redis, pubsub, emit))
 
-    async def _poll(self, redis: Redis, emit: Emit) -> None:
-        started = time.monotonic()
-        waiting = await answer(redis.llen(upstream.TASK_QUEUE_KEY))
-        slot = await answer(redis.hgetall(upstream.SLOT_STATUS_KEY))
-        readings = [_depth("tasks", float(waiting))]
-        if slot.get("queue_size", "").isdigit():
-            readings.append(_depth("flashtalk_slot", float(slot["queue_size"])))
-        if slot.get("slot_occupied", "").isdigit():
-            readings.append(Reading(stages.SLOT_OCCUPIED.name, float(slot["slot_occupied"])))
-        emit(Readings(time.time(), self.health.name, tuple(readings)))
-        self.health.succeeded(time.time(), duration=time.monotonic() - started)
+    def _now_listening(self, emit: Emit) -> None:
+        now = time.time()
+        if self._heard is not None:
+            self.health.gaps += 1
+            emit(BusGap(self._heard, now))
+            # What was known of the sessions may have changed meanwhile.
+            self._known.clear()
+        self._retry_s = FIRST_RETRY_S
+        self._noted(now)
 
-    async def _message(self, redis: Redis, channel: str, payload: str, emit: Emit) -> None:
-        at = time.time()
+    def _noted(self, now: float) -> None:
+        self._heard, self._heard_monotonic = now, time.monotonic()
+
+    async def _listen(self, pubsub: PubSub, emit: Emit) -> None:
+        while True:
+            # Not `listen()`: what it does to each message costs more than reading it.
+            response = await pubsub.parse_response()
+            if response is None:
+                # The answer to a health check, if the URL asks for them.
+                continue
+            kind, *rest = response
+            now = time.time()
+            self._noted(now)
+            if kind == "pmessage":
+                _, channel, payload = rest
+                self._message(channel, payload, now, emit)
+
+    def _message(self, channel: str, payload: str, at: float, emit: Emit) -> None:
         session = channel.removeprefix(upstream.EVENT_CHANNEL_PREFIX)
         try:
             message = json.loads(payload)
             name, data = message["event"], message["data"]
             if not isinstance(name, str) or not isinstance(data, dict):
                 raise TypeError("event or data has the wrong type")
-        except (ValueError, KeyError, TypeError):
-            self.health.dropped += 1
+        except (ValueError, KeyError, TypeError, RecursionError):
+            self.health.drop("malformed")
             return
-        if session not in self._known_sessions:
-            fields = await answer(redis.hgetall(upstream.SESSION_KEY_PREFIX + session))
-            self._known_sessions.add(session)
-            emit(
-                SessionSeen(
-                    at,
-                    session,
-                    model=fields.get("model"),
-                    avatar=fields.get("avatar_id"),
-                    state=fields.get("state"),
-                )
-            )
+        if session in self._known:
+            self._known.move_to_end(session)
+        else:
+            self._asked.add(session)
+            self._ask.set()
+            self._remember(session)
         emit(TargetEvent(at, stages.Source.BUS, session, name, data))
         self.health.succeeded(at, events=1)
+
+    async def _look_up(self, redis: Redis, emit: Emit) -> None:
+        """Tell of the sessions there are, then of each new one, many to a round trip."""
+        # Events that came between two connections may have changed any session.
+        cursor: int = 0
+        while True:
+            async with asyncio.timeout(ANSWER_S):
+                cursor, keys = await redis.scan(
+                    cursor, match=upstream.SESSION_KEY_PREFIX + "*", count=KEYS_A_PAGE
+                )
+            found = {key.removeprefix(upstream.SESSION_KEY_PREFIX) for key in keys}
+            await self._tell(redis, found, emit)
+            if cursor == 0:
+                break
+        while True:
+            await self._ask.wait()
+            self._ask.clear()
+            asked, self._asked = self._asked, set()
+            try:
+                await self._tell(redis, asked, emit)
+            except BaseException:
+                self._asked |= asked
+                self._ask.set()
+                raise
+
+    async def _tell(self, redis: Redis, sessions: Iterable[str], emit: Emit) -> None:
+        names = list(sessions)
+        for begin in range(0, len(names), KEYS_A_PAGE):
+            page = names[begin : begin + KEYS_A_PAGE]
+            async with redis.pipeline(transaction=False) as pipeline:
+                for session in page:
+                    pipeline.hgetall(upstream.SESSION_KEY_PREFIX + session)
+                async with asyncio.timeout(ANSWER_S):
+                    replies: list[Any] = await pipeline.execute(raise_on_error=False)
+            now = time.time()
+            for session, fields in zip(page, replies, strict=True):
+                # Gone meanwhile, or another kind of key under the same prefix.
+                if not isinstance(fields, dict) or not fields:
+                    continue
+                self._remember(session)
+                emit(
+                    SessionSeen(
+                        now,
+                        session,
+                        model=fields.get("model"),
+                        avatar=fields.get("avatar_id"),
+                        state=fields.get("state"),
+                    )
+                )
+
+    def _remember(self, session: str) -> None:
+        self._known[session] = None
+        self._known.move_to_end(session)
+        while len(self._known) > SESSIONS_REMEMBERED:
+            self._known.popitem(last=False)
+
+    async def _poll(self, redis: Redis, pubsub: PubSub, emit: Emit) -> None:
+        while True:
+            started = time.monotonic()
+            if started - self._heard_monotonic > SILENCE_S + 2 * self.poll_s:
+                raise TimeoutError("the subscription is silent")
+            async with asyncio.timeout(ANSWER_S):
+                await pubsub.ping()
+                waiting = await answer(redis.llen(upstream.TASK_QUEUE_KEY))
+                slot = await answer(redis.hgetall(upstream.SLOT_STATUS_KEY))
+            emit(Readings(time.time(), self.health.name, tuple(_levels(waiting, slot))))
+            self.health.succeeded(time.time(), duration=time.monotonic() - started)
+            await asyncio.sleep(self.poll_s)
 
 
 async def answer(reply: Awaitable[_T] | _T) -> _T:
@@ -111,13 +213,29 @@ async def answer(reply: Awaitable[_T] | _T) -> _T:
     return await reply if isinstance(reply, Awaitable) else reply
 
 
+def _levels(waiting: int, slot: dict[str, str]) -> list[Reading]:
+    readings = [_depth("tasks", float(waiting))]
+    if slot.get("queue_size", "").isdigit():
+        readings.append(_depth("flashtalk_slot", float(slot["queue_size"])))
+    if slot.get("slot_occupied", "").isdigit():
+        readings.append(Reading(stages.SLOT_OCCUPIED.name, float(slot["slot_occupied"])))
+    return readings
+
+
 def _depth(queue: str, value: float) -> Reading:
     return Reading(stages.QUEUE_LEVEL.name, value, {"queue": queue})
 
 
+def _first(group: BaseExceptionGroup[BaseException]) -> str:
+    """The first cause in words; a timeout has none of its own."""
+    cause: BaseException = group
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cause.exceptions[0]
+    return str(cause) or f"no answer within {ANSWER_S:.0f} s"
+
+
 def without_password(url: str) -> str:
-    """The URL with its credentials blotted out, fit for a log."""
-    parts = urlsplit(url)
-    if "@" not in parts.netloc:
-        return url
-    return urlunsplit(parts._replace(netloc="***@" + parts.netloc.rpartition("@")[2]))
+    """The URL without credentials and options, which may hold some, fit for a log."""
+    url = url.partition("?")[0]
+    before, at, host = url.rpartition("@")
+    return f"{before.partition('://')[0]}://***@{host}" if at else url

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from exporter import stages
 from exporter.observations import SessionSeen, TargetEvent, TurnOpened, TurnReported
-from exporter.sources.ingest import BadBatchError, Ingest
+from exporter.sources import ingest as module
+from exporter.sources.ingest import BadBatchError, Ingest, TokenBuckets
 
 TURN = {
     "kind": "turn",
@@ -98,6 +99,39 @@ def test_a_refused_batch_leaves_no_trace():
     _, counts = take(batch(TURN), ingest)
     assert counts == (1, 0)
     assert ingest.health.dropped == 1
+
+
+def test_a_bucket_gives_a_burst_then_the_rate():
+    buckets = TokenBuckets(rate=2.0, burst=3)
+    assert [buckets.wait("a", 10.0) for _ in range(4)] == [0.0, 0.0, 0.0, 0.5]
+    assert buckets.wait("a", 10.25) == 0.25
+    assert buckets.wait("a", 10.5) == 0.0
+    assert buckets.wait("a", 10.5) == 0.5
+    # It fills up to the burst and no further.
+    assert [buckets.wait("a", 1_000.0) for _ in range(4)] == [0.0, 0.0, 0.0, 0.5]
+
+
+def test_each_address_has_a_bucket_of_its_own():
+    buckets = TokenBuckets(rate=1.0, burst=1)
+    assert (buckets.wait("a", 0.0), buckets.wait("b", 0.0)) == (0.0, 0.0)
+    assert buckets.wait("a", 0.0) > 0
+
+
+def test_addresses_are_bounded(monkeypatch):
+    monkeypatch.setattr(module, "ADDRESSES_REMEMBERED", 10)
+    buckets = TokenBuckets(rate=1.0, burst=1)
+    for number in range(100):
+        buckets.wait(str(number), 0.0)
+    assert len(buckets._levels) == 10
+
+
+def test_a_token_is_asked_for_when_one_is_set():
+    ingest = Ingest()
+    assert ingest.knows(None)
+    ingest.token = "right"
+    assert ingest.knows("right")
+    assert not any(ingest.knows(token) for token in (None, "", "righ", "rightt", "ü"))
+    assert ingest.health.dropped_by == {"unauthorized": 5}
 
 
 def test_nan_is_refused():
