@@ -297,11 +297,17 @@ _LOG_SWITCH = "the log of the process that runs the pipeline, at level INFO"
 _NO_CLIENT = "a WebRTC client (talkscope bench or the load generator)"
 
 
-def _timing(where: str) -> tuple[Sight, ...]:
-    return (
+_AGENT_SWITCH = "OpenTalking started by python -m exporter.agent"
+_AGENT = Sight(Source.AGENT, "the pipeline's own instants", _AGENT_SWITCH)
+
+
+def _timing(where: str, *, instants: bool = True) -> tuple[Sight, ...]:
+    """Of the timing event; and, for what lies between two `instants`, of the agent as well."""
+    event = (
         Sight(Source.BUS, where, _TIMING_SWITCH),
         Sight(Source.SSE, where, _TIMING_SWITCH),
     )
+    return (*event, _AGENT) if instants else event
 
 
 def _client(where: str) -> tuple[Sight, ...]:
@@ -509,6 +515,7 @@ TURN_PREPARE = _interval(
             "instants of the lines 'FlashHead prebuffer' and 'LLM streaming started'",
             _LOG_SWITCH + ", with timestamps; and " + _TIMING_SWITCH,
         ),
+        _AGENT,
     ),
 )
 LLM_FIRST_TOKEN_LATENCY = _interval(
@@ -520,7 +527,10 @@ LLM_FIRST_TOKEN_LATENCY = _interval(
     boundaries="LLM request begins → first non-blank token",
     owner="OpenTalking + LLM endpoint",
     family="opentalking_llm_first_token_seconds",
-    sights=(Sight(Source.LOG, "line 'Speak pipeline timing', llm_first_token_ms", _LOG_SWITCH),),
+    sights=(
+        Sight(Source.LOG, "line 'Speak pipeline timing', llm_first_token_ms", _LOG_SWITCH),
+        _AGENT,
+    ),
     page=True,
     log_field="llm_first_token_ms",
 )
@@ -539,6 +549,7 @@ SENTENCE_READY = _interval(
             "from the instants of 'LLM streaming started' and of the first PCM",
             _LOG_SWITCH + ", with timestamps; and " + _TIMING_SWITCH,
         ),
+        _AGENT,
     ),
 )
 TTS_FIRST_PCM_LATENCY = _interval(
@@ -556,6 +567,7 @@ TTS_FIRST_PCM_LATENCY = _interval(
             "line 'TTS sentence done', first_pcm, while exactly one turn speaks",
             _LOG_SWITCH,
         ),
+        _AGENT,
     ),
     page=True,
 )
@@ -715,7 +727,8 @@ RENDER_FPS = _sample(
     family="opentalking_render_fps",
     buckets=FPS_BUCKETS,
     sights=_timing(
-        "speech.timing: chunk_samples · output_fps ÷ sample_rate ÷ mean(chunk_latency_ms)"
+        "speech.timing: chunk_samples · output_fps ÷ sample_rate ÷ mean(chunk_latency_ms)",
+        instants=False,
     ),
     page=True,
 )
@@ -732,7 +745,7 @@ STEADY_FPS = _sample(
     better="higher",
     family=None,
     instrument=Instrument.REPORT_ONLY,
-    sights=_timing("speech.timing, steady_fps"),
+    sights=_timing("speech.timing, steady_fps", instants=False),
     timing_field="steady_fps",
 )
 STEADY_CHUNK = _sample(
@@ -745,7 +758,7 @@ STEADY_CHUNK = _sample(
     better="lower",
     family="opentalking_steady_chunk_seconds",
     buckets=TIME_BUCKETS,
-    sights=_timing("speech.timing, chunk_latency_ms without the first"),
+    sights=_timing("speech.timing, chunk_latency_ms without the first", instants=False),
     page=True,
 )
 RTF = _sample(
@@ -758,7 +771,7 @@ RTF = _sample(
     better="lower",
     family="opentalking_rtf_ratio",
     buckets=RATIO_BUCKETS,
-    sights=_timing("speech.timing, rtf"),
+    sights=_timing("speech.timing, rtf", instants=False),
     timing_field="rtf",
 )
 PLAYBACK_FPS = _sample(

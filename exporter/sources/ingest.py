@@ -363,9 +363,12 @@ def _named(error: ValidationError) -> BadBatchError:
     """The first problem, with the field's path as a reader writes it."""
     problem = error.errors(include_url=False, include_input=False)[0]
     path = ""
+    before: int | str = ""
     for step in problem["loc"]:
         if isinstance(step, int):
             path += f"[{step}]"
-        elif not (step in _KINDS and path.endswith("]")):
+        # Behind a record's index pydantic names its kind, which is no field.
+        elif not (isinstance(before, int) and step in _KINDS):
             path += f".{step}" if path else str(step)
+        before = step
     return BadBatchError(path or "body", problem["msg"].removeprefix("Value error, "))

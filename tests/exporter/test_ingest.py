@@ -78,6 +78,7 @@ def test_relayed_events_are_ignored_while_redis_brings_them():
         ({"surprise": 1}, "records[0].surprise"),
         ({"drift": {"median_ms": 1.0}}, "records[0].drift.basis"),
         ({"kind": "gossip"}, "records[0]"),
+        ({"turn": ""}, "records[0].turn"),
     ],
 )
 def test_a_wrong_field_is_named(change, field):
