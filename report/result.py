@@ -495,7 +495,7 @@ def _common(completed: Sequence[Turn], field: Callable[[Timing], T | None]) -> T
         return _NO_MEASURED
     timings = [turn.timing for turn in completed if turn.timing]
     if not timings:
-        # The fields travel in the same event as the TTFA, so they need the same switch.
+        # The fields travel in the same event as the RTF, so they need the same switch.
         return not_seen(stages.RTF)
     found = _distinct(field(timing) or None for timing in timings)
     if len(found) > 1:
