@@ -149,10 +149,11 @@ def run(told: argparse.Namespace) -> Status:
             with children.exporter(arguments, out) as exporter:
                 result, delivery = asyncio.run(_measure(told, target, exporter.url))
                 _write_run(bundle, told, target, result)
-    except BaseException:
+    except BaseException as error:
         # Nothing was measured: what is left would only be taken for a run.
         if not _has_turns(bundle):
-            shutil.rmtree(out, ignore_errors=True)
+            keep_logs = isinstance(error, CommandError) and error.names_logs
+            shutil.rmtree(bundle if keep_logs else out, ignore_errors=True)
         raise
     finally:
         signal.signal(signal.SIGTERM, signal.default_int_handler)

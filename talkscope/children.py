@@ -88,18 +88,18 @@ def exporter(arguments: Sequence[str], folder: Path) -> Iterator[Exporter]:
             deadline = time.monotonic() + EXPORTER_START_S
             while not ready.exists():
                 if child.poll() is not None:
-                    raise CommandError(f"the exporter did not start:\n{_tail(log)}\n  log: {log}")
+                    raise _with_log("the exporter did not start", log)
                 if time.monotonic() > deadline:
                     raise CommandError(f"the exporter did not start in {EXPORTER_START_S:.0f} s")
                 time.sleep(POLL_S)
             yield Exporter(json.loads(ready.read_text())["url"], log)
             if child.poll() is not None:
-                raise CommandError(f"the exporter ended by itself:\n{_tail(log)}\n  log: {log}")
+                raise _with_log("the exporter ended by itself", log)
         finally:
             status = _stop(child, EXPORTER_STOP_S)
             ready.unlink(missing_ok=True)
         if status != 0:
-            raise CommandError(f"the exporter did not end well ({status}):\n{_tail(log)}")
+            raise _with_log(f"the exporter did not end well ({status})", log)
 
 
 @contextlib.contextmanager
@@ -123,9 +123,15 @@ def demo_target(arguments: Sequence[str], folder: Path, timeout: float) -> Itera
         deadline = time.monotonic() + timeout
         while not facts.exists():
             if child.poll() is not None:
-                raise CommandError("the demo target did not start; the lines above say why")
+                raise CommandError(
+                    "the demo target did not start; the lines above say why", names_logs=True
+                )
             if time.monotonic() > deadline:
-                raise CommandError(f"the demo target was not ready in {timeout:.0f} s")
+                logs = folder / "logs"
+                raise CommandError(
+                    f"the demo target was not ready in {timeout:.0f} s; its logs: {logs}",
+                    names_logs=True,
+                )
             time.sleep(POLL_S)
         yield DemoTarget(json.loads(facts.read_text()))
     finally:
@@ -158,6 +164,10 @@ def _stop(child: subprocess.Popen[bytes], patience: float) -> int:
                 child.kill()
             time.sleep(POLL_S)
     return child.returncode
+
+
+def _with_log(problem: str, log: Path) -> CommandError:
+    return CommandError(f"{problem}:\n{_tail(log)}\n  log: {log}", names_logs=True)
 
 
 def _tail(log: Path) -> str:

@@ -21,8 +21,14 @@ class Status(IntEnum):
 
 
 class CommandError(Exception):
-    """A command cannot go on. The message is one line that names cause and fix."""
+    """A command cannot go on. The message is one line that names cause and fix.
 
-    def __init__(self, message: str, status: Status = Status.FAILED) -> None:
+    `names_logs`: it, or what was printed before it, sends the reader to log files, which must stay.
+    """
+
+    def __init__(
+        self, message: str, status: Status = Status.FAILED, *, names_logs: bool = False
+    ) -> None:
         super().__init__(message)
         self.status = status
+        self.names_logs = names_logs

@@ -30,6 +30,15 @@ def test_an_unreachable_target(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_demo_that_does_not_start_leaves_the_logs_it_names(tmp_path):
+    """One second is too short to import OpenTalking: the message points to logs that stay."""
+    done = bench(tmp_path / "out", "--start", "demo", "--demo-options", "--timeout 1")
+    assert done.status == 1
+    assert "the demo target did not start" in last_line(done)
+    assert list((tmp_path / "out" / "target" / "logs").iterdir())
+    assert not (tmp_path / "out" / "bundle").exists()
+
+
 def test_an_unknown_model_names_those_that_are_connected(unified, tmp_path):
     done = bench(tmp_path / "out", "--target", unified.url, "--model", "musetalk9")
     assert done.status == 64
