@@ -23,7 +23,8 @@ test: setup redis ## lint, type-check and run all tests, end to end included
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n 2 --dist loadfile -m "not alone"
+	$(BIN)/pytest -m alone
 
 .PHONY: bench
 bench: setup ## run the benchmarks of tests/bench, or one: make bench NAME=bench-cost

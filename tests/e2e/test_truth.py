@@ -10,7 +10,7 @@ from exporter import stages
 from exporter.stages import Kind, Scope
 from tests.e2e.conftest import attach, bench
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 TURNS = 10
 TOLERANCE_MS = 15.0
