@@ -27,6 +27,7 @@ from exporter.sources.log_lines import LogCommandSource, LogSource
 from exporter.sources.omnirt import OmniRtMetrics, OmniRtSource
 from exporter.sources.opentalking_http import OpenTalkingHttpSource
 from exporter.sources.redis_bus import RedisBusSource
+from exporter.stages import Outcome
 from exporter.turn_record import Turn
 from exporter.turns import TurnAssembler
 
@@ -93,6 +94,7 @@ class Exporter:
             omnirt.poll_s = config.poll_interval
         if self.bus is not None:
             self.bus.poll_s = config.queue_poll_interval
+        self._assembler.turn_limit_s = config.turn_timeout
         self.ingest.token = config.ingest_token
         self.ingest.limit(config.ingest_rate, config.ingest_burst)
 
@@ -160,6 +162,8 @@ class Exporter:
 
     def _publish(self, turns: list[Turn]) -> None:
         for turn in turns:
+            if turn.outcome is Outcome.INCOMPLETE:
+                self._live.gave_up(turn.session)
             self._spans.turn(turn)
             self.metrics.turn(turn)
             if self._bundle is not None:
