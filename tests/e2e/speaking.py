@@ -107,6 +107,7 @@ class Speakers:
         self.bus = bus
         self._avatar = target.facts["avatar"]
         self._provider = target.facts["provider"]["pid"]
+        self._knobs = f"{target.facts['provider']['url']}/knobs"
         self._created: list[str] = []
         self._http = httpx.Client(base_url=target.url, timeout=30.0)
         self._redis = redis.Redis.from_url(target.redis)
@@ -170,8 +171,18 @@ class Speakers:
         self.until_all_ended()
 
     @contextlib.contextmanager
+    def provider(self, **knobs: str | float) -> Iterator[None]:
+        """Turn knobs of the stand-in for LLM and TTS, and back at the end."""
+        before = httpx.get(self._knobs).json()
+        httpx.put(self._knobs, json=knobs).raise_for_status()
+        try:
+            yield
+        finally:
+            httpx.put(self._knobs, json=before).raise_for_status()
+
+    @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Every turn that begins meanwhile waits for its language model, which hangs."""
+        """Every turn waits for its language model, which hangs."""
         os.kill(self._provider, signal.SIGSTOP)
         try:
             yield

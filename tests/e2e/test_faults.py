@@ -389,6 +389,7 @@ def test_an_exporter_killed_in_the_middle_of_a_turn_loses_that_turn_alone(fragil
     assert (turn["session"], turn["outcome"], turn["model"]) == (session, Outcome.COMPLETED, MODEL)
 
 
+TWO_SENTENCES = "Hello there. I am very well today, and I thank you kindly for asking me."
 STEP_S = 30.0
 LONGEST_S = 20.0
 """Far more than a turn takes here, far less than a step."""
@@ -408,10 +409,15 @@ def test_steps_of_the_wall_clock_in_the_middle_of_turns_change_no_duration(fragi
         url, child = stack.enter_context(exporting)
         wait_until(lambda: source(url, "bus")["up"], "the bus")
         [session] = speakers.create()
+        stack.enter_context(speakers.provider(llm_text=TWO_SENTENCES, llm_token_ms=100))
         for number, ahead in enumerate((STEP_S, 0.0), 1):
+            speakers.begin([session])
+            # Between two of the instants that the exporter itself dates.
+            wait_until(
+                lambda number=number: bus.count(upstream.SPEECH_MEDIA_STARTED) == number, "media"
+            )
             with speakers.held():
-                speakers.begin([session])
-                wait_until(lambda: speaking_now(url) == 1, "the turn")
+                assert bus.count(upstream.SPEECH_TIMING) == number - 1
                 clock.set(ahead)
                 wait_until(
                     lambda ahead=ahead: abs(wall_ahead(url) - ahead) < STEP_S / 2, "the step"
