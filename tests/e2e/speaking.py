@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple, Self
 
 import httpx
@@ -24,7 +24,11 @@ from talkscope import children
 from tests.processes import wait_until
 
 MODEL = "wav2lip"
-SETTLED_S = 0.3
+PACE_S = 0.1
+SETTLED_S = 1.0
+"""An answer that has not begun by then has vanished: it begins within milliseconds."""
+
+BEGUN_S = 60.0
 
 
 class Event(NamedTuple):
@@ -103,14 +107,12 @@ class Speakers:
     """Creates sessions of one target and makes them speak."""
 
     def __init__(self, target: children.DemoTarget, bus: Recorder) -> None:
-        assert target.redis is not None
         self.bus = bus
         self._avatar = target.facts["avatar"]
         self._provider = target.facts["provider"]["pid"]
         self._knobs = f"{target.facts['provider']['url']}/knobs"
         self._created: list[str] = []
         self._http = httpx.Client(base_url=target.url, timeout=30.0)
-        self._redis = redis.Redis.from_url(target.redis)
 
     def __enter__(self) -> Self:
         return self
@@ -120,7 +122,6 @@ class Speakers:
             # One that a fault has cost OpenTalking is not there any more.
             self._http.delete(f"/sessions/{name}")
         self._http.close()
-        self._redis.close()
 
     def create(self, count: int = 1) -> list[str]:
         """Create sessions; return their names when all are ready."""
@@ -138,23 +139,25 @@ class Speakers:
         """Give each session an input; return when every answer has begun.
 
         OpenTalking's queue is a stack: an input that is popped before its own interrupt vanishes
-        although it was accepted. What has vanished is said again.
+        although it was accepted, the more so while the worker is busy. What has vanished is said
+        again.
         """
         before = {name: self.bus.count(upstream.SPEECH_STARTED, name) for name in sessions}
-        silent = list(before)
-        while silent:
-            for name in silent:
+
+        def silent() -> list[str]:
+            return [n for n in before if self.bus.count(upstream.SPEECH_STARTED, n) == before[n]]
+
+        deadline = time.monotonic() + BEGUN_S
+        while left := silent():
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"{len(left)} of {len(before)} answers did not begin")
+            for name in left:
                 self._http.post(f"/sessions/{name}/speak", json={"text": "x"}).raise_for_status()
-                while self._redis.llen(upstream.TASK_QUEUE_KEY):
-                    time.sleep(0.002)
-            deadline = time.monotonic() + SETTLED_S
-            while silent and time.monotonic() < deadline:
-                time.sleep(0.01)
-                silent = [
-                    name
-                    for name in silent
-                    if self.bus.count(upstream.SPEECH_STARTED, name) == before[name]
-                ]
+                _pause(
+                    PACE_S,
+                    lambda name=name: self.bus.count(upstream.SPEECH_STARTED, name) > before[name],
+                )
+            _pause(SETTLED_S, lambda: not silent())
 
     def until_all_ended(self) -> None:
         """Wait until every turn that has begun has ended."""
@@ -188,3 +191,8 @@ class Speakers:
             yield
         finally:
             os.kill(self._provider, signal.SIGCONT)
+
+
+def _pause(seconds: float, unless: Callable[[], bool]) -> None:
+    with contextlib.suppress(TimeoutError):
+        wait_until(unless, "", seconds, pause=0.005)
