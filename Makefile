@@ -19,7 +19,7 @@ demo: setup ## measure the real OpenTalking on loopback and print its result tem
 	$(BIN)/talkscope bench --start demo --tester demo --out $(OUT)
 
 .PHONY: test
-test: setup redis ## lint, type-check and run all tests, end to end included
+test: setup tools ## lint, type-check and run all tests, end to end included
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -46,13 +46,15 @@ $(VENV)/stamp: requirements/dev.txt pyproject.toml
 target: # the real OpenTalking and OmniRT, each in its own environment; does nothing when they are there
 	@$(PYTHON) deploy/demo/install.py --root $(TARGET)
 
-.PHONY: redis
-redis: # the tests of split mode run a real Redis
-	@command -v redis-server >/dev/null || { \
-	  echo "setup: installing redis-server"; \
-	  apt-get install -y -qq redis-server >/dev/null 2>&1 || \
-	  { apt-get update -qq && apt-get install -y -qq redis-server >/dev/null; } || \
-	  { echo "the tests need redis-server: apt-get install redis-server" >&2; exit 1; }; }
+.PHONY: tools
+tools: # programs that the tests run beside the target: a bus, a clock that can be set, a scraper
+	@for tool in redis-server faketime prometheus; do \
+	  command -v $$tool >/dev/null && continue; \
+	  echo "setup: installing $$tool"; \
+	  apt-get install -y -qq --no-install-recommends $$tool >/dev/null 2>&1 || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$tool >/dev/null; } || \
+	  { echo "the tests need $$tool: apt-get install $$tool" >&2; exit 1; }; \
+	done
 
 .PHONY: format
 format: $(VENV)/stamp ## format the code

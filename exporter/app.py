@@ -10,7 +10,6 @@ import asyncio
 import contextlib
 import logging
 import math
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -19,7 +18,7 @@ from fastapi.responses import JSONResponse
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from exporter import __version__
+from exporter import __version__, steady_clock
 from exporter.service import Exporter
 from exporter.sources.ingest import BadBatchError
 
@@ -64,7 +63,7 @@ def create_app(exporter: Exporter) -> FastAPI:
 
     @app.get("/v1/clock")
     async def clock() -> dict[str, float]:
-        return {"unix": time.time()}
+        return {"unix": steady_clock.now()}
 
     @app.get("/v1/target")
     async def target() -> dict[str, Any]:

@@ -22,6 +22,7 @@ from urllib.parse import SplitResult, urlsplit
 import yaml
 
 from exporter.sources.redis_bus import without_password
+from exporter.turns import TURN_LIMIT_S
 
 DEFAULT_LISTEN: Final = "127.0.0.1:9109"
 LOG_LEVELS: Final = ("debug", "info", "warning", "error")
@@ -59,6 +60,7 @@ class Config:
     target_just_started: bool
     poll_interval: float
     queue_poll_interval: float
+    turn_timeout: float
     ingest_token: str | None = field(repr=False)
     cors_origins: tuple[str, ...]
     ingest_rate: float
@@ -327,6 +329,17 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "SECONDS",
         default=1.0,
         shown_default="1",
+        live=True,
+    ),
+    Setting(
+        "turn_timeout",
+        "a turn of which nothing is heard for this long counts as incomplete; longer than the "
+        "longest audio that is uploaded to be spoken, since that makes no event before its end",
+        _seconds,
+        "TALKSCOPE_TURN_TIMEOUT",
+        "SECONDS",
+        default=TURN_LIMIT_S,
+        shown_default=f"{TURN_LIMIT_S:g}",
         live=True,
     ),
     Setting(

@@ -82,6 +82,12 @@ class LiveSessions:
             case _:
                 pass
 
+    def gave_up(self, session: str) -> None:
+        """Nothing is heard of the session's turn any more: it cannot be said to speak."""
+        live = self._sessions.get(session)
+        if live is not None:
+            live.state = SessionState.IDLE
+
     def tick(self, now: float) -> None:
         """Forget what has long been silent; sessions are kept in order of their last news."""
         while self._sessions:

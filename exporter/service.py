@@ -13,6 +13,7 @@ import threading
 import time
 from typing import Any, Final
 
+from exporter import steady_clock
 from exporter.accelerators import host
 from exporter.accelerators.nvidia import NvidiaSource
 from exporter.bundle import Bundle
@@ -27,6 +28,7 @@ from exporter.sources.log_lines import LogCommandSource, LogSource
 from exporter.sources.omnirt import OmniRtMetrics, OmniRtSource
 from exporter.sources.opentalking_http import OpenTalkingHttpSource
 from exporter.sources.redis_bus import RedisBusSource
+from exporter.stages import Outcome
 from exporter.turn_record import Turn
 from exporter.turns import TurnAssembler
 
@@ -69,10 +71,10 @@ class Exporter:
         self.metrics = Metrics(self.health, self._assembler, self._live)
         if self.omnirt:
             self.metrics.registry.register(OmniRtMetrics(self.omnirt))
-        self._bundle = Bundle(config.bundle, now=time.time()) if config.bundle else None
+        self._bundle = Bundle(config.bundle, now=steady_clock.now()) if config.bundle else None
         self._apply(config)
         if config.target_just_started:
-            self.emit(TargetStarted(time.time()))
+            self.emit(TargetStarted(steady_clock.now()))
 
     def reconfigure(self, config: Config) -> None:
         """Take over what a running exporter can; say in one line what, and what needs a restart."""
@@ -93,6 +95,7 @@ class Exporter:
             omnirt.poll_s = config.poll_interval
         if self.bus is not None:
             self.bus.poll_s = config.queue_poll_interval
+        self._assembler.turn_limit_s = config.turn_timeout
         self.ingest.token = config.ingest_token
         self.ingest.limit(config.ingest_rate, config.ingest_burst)
 
@@ -145,12 +148,12 @@ class Exporter:
             except Exception as error:
                 log.exception("the source %s broke; it starts again", source.health.name)
                 source.health.failed(f"broke with {type(error).__name__}: {error}")
-                self.emit(Readings(time.time(), source.health.name))
+                self.emit(Readings(steady_clock.now(), source.health.name))
             await asyncio.sleep(RESTART_S)
 
     def _tick(self) -> None:
         try:
-            now = time.time()
+            now = steady_clock.now()
             self._live.tick(now)
             self._publish(self._assembler.tick(now))
             for stage, value in self._assembler.take_values_of_nobody():
@@ -160,7 +163,9 @@ class Exporter:
 
     def _publish(self, turns: list[Turn]) -> None:
         for turn in turns:
-            self._spans.turn(turn)
+            if turn.outcome is Outcome.INCOMPLETE:
+                self._live.gave_up(turn.session)
+            self._trace(turn)
             self.metrics.turn(turn)
             if self._bundle is not None:
                 self._bundle.turn(turn)
@@ -169,10 +174,16 @@ class Exporter:
             if self._bundle is not None:
                 self._bundle.session(record)
 
+    def _trace(self, turn: Turn) -> None:
+        """Emit the spans by the wall clock, which those go by that they will stand beside."""
+        shown = turn.moved(steady_clock.stepped())
+        self._spans.turn(shown)
+        turn.trace_id = shown.trace_id
+
     async def _close(self) -> None:
         self._publish(self._assembler.finish())
         if self._bundle is not None:
-            self._bundle.close(self.describe(), now=time.time())
+            self._bundle.close(self.describe(), now=steady_clock.now())
         await self._flush_spans()
 
     async def _flush_spans(self) -> None:

@@ -7,7 +7,7 @@ computes on and the sinks read. It must not know where evidence comes from.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from exporter import upstream
@@ -47,6 +47,16 @@ class Turn:
     """RTP timestamps of the answer's first talking frame (`video`) and sound (`audio`)."""
     timing: dict[str, Any] | None = None
     clock: dict[str, Any] = field(default_factory=lambda: {"basis": "exporter"})
+
+    def moved(self, seconds: float) -> Turn:
+        """The same turn on a clock that is ahead by this much; itself for none."""
+        if not seconds:
+            return self
+        return replace(
+            self,
+            marks={name: at + seconds for name, at in self.marks.items()},
+            chunks=[(begin + seconds, end + seconds) for begin, end in self.chunks],
+        )
 
     def to_json(self) -> dict[str, Any]:
         """A plain dictionary of the record's fields."""

@@ -76,11 +76,13 @@ class TurnAssembler:
     """Feed it observations; it yields each turn once, when nothing more can be said of it.
 
     `expect_log`: a log source is attached, so a finished turn waits a moment for its line.
+    `turn_limit_s`: as `TURN_LIMIT_S`; both may change while it runs.
     `explain`: give a reason for each value that a turn lacks; only a bundle keeps them.
     """
 
     def __init__(self, *, expect_log: bool = False, explain: bool = True) -> None:
         self.expect_log = expect_log
+        self.turn_limit_s = TURN_LIMIT_S
         self._explain = explain
         self.log_lines_unattributed = 0
         self.events_ignored = 0
@@ -370,7 +372,7 @@ class TurnAssembler:
                 yield self._close(state, draft)
 
     def _is_over(self, draft: Evidence, now: float) -> bool:
-        if now - draft.news_at > TURN_LIMIT_S:
+        if now - draft.news_at > self.turn_limit_s:
             return True
         ended = draft.ended_at if draft.ended_at is not None else draft.news_at
         server_done = draft.ended_at is not None or draft.error is not None

@@ -56,12 +56,40 @@ def process(
                 child.wait()
 
 
+def program(name: str, package: str) -> str:
+    """Path of a program; fails with the way to get it."""
+    found = shutil.which(name)
+    if found is None:
+        raise RuntimeError(f"{name} is not installed; apt-get install {package}")
+    return found
+
+
 def redis_binary() -> str:
     """Path of redis-server; fails with the way to get it."""
-    found = shutil.which("redis-server")
-    if found is None:
-        raise RuntimeError("redis-server is not installed; apt-get install redis-server")
-    return found
+    return program("redis-server", "redis-server")
+
+
+class WallClock:
+    """The wall clock of a child, for tests that step it; its monotonic clock stays as it is."""
+
+    def __init__(self, folder: Path) -> None:
+        found = sorted(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+        if not found:
+            raise RuntimeError("libfaketime is not installed; apt-get install faketime")
+        self._file = folder / "wall-clock"
+        self.set(0)
+        self.environment = {
+            "LD_PRELOAD": str(found[0]),
+            "FAKETIME_TIMESTAMP_FILE": str(self._file),
+            "FAKETIME_NO_CACHE": "1",
+            "DONT_FAKE_MONOTONIC": "1",
+        }
+
+    def set(self, ahead_s: float) -> None:
+        """From now on it is ahead of the true time by this much."""
+        draft = self._file.with_suffix(".new")
+        draft.write_text(f"{ahead_s:+g}")
+        draft.replace(self._file)
 
 
 @contextlib.contextmanager

@@ -52,12 +52,20 @@ class ChildError(Exception):
     """A child ended, or was not ready in time; the message says which, how, and its last words."""
 
 
+class EndedError(ChildError):
+    """A child ended by itself."""
+
+    def __init__(self, child: "Child", message: str) -> None:
+        super().__init__(message)
+        self.child = child
+
+
 class LogFile:
     """A child's log: bytes as they come in, timestamped lines in the file."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, go_on: bool = False) -> None:
         self.path = path
-        self._file = path.open("wb", buffering=0)
+        self._file = path.open("ab" if go_on else "wb", buffering=0)
         self._rest = b""
 
     def feed(self, data: bytes, unix: float) -> None:
@@ -98,9 +106,17 @@ class Child:
 
     def failure(self, what: str) -> ChildError:
         """Return an error that says what happened and ends with the tail of the log."""
+        return ChildError(self._with_last_words(what))
+
+    def ended(self) -> EndedError:
+        """Return an error that says how and when it ended, and ends with the tail of the log."""
+        when = "while the target was running" if self.ready_unix else "before it was ready"
+        return EndedError(self, self._with_last_words(f"{_ending(self.process)} {when}"))
+
+    def _with_last_words(self, what: str) -> str:
         tail = self.log.tail()
         last_words = f"the last lines of {self.log.path}:\n{tail}" if tail else "it wrote nothing"
-        return ChildError(f"{self.name} {what}; {last_words}")
+        return f"{self.name} {what}; {last_words}"
 
 
 class Crew:
@@ -129,12 +145,14 @@ class Crew:
         directory: Path,
         *,
         stop_last: bool = False,
+        again: bool = False,
     ) -> Child:
         """Start a child in `directory` with exactly this environment; log to `<name>.log`.
 
         With `stop_last` it is stopped after the others, for they would complain of its absence.
+        With `again` the log of the one before it goes on.
         """
-        log = LogFile(self._logs / f"{name}.log")
+        log = LogFile(self._logs / f"{name}.log", go_on=again)
         supervisor = os.getpid()
         started_unix = time.time()
         process = await asyncio.create_subprocess_exec(
@@ -166,11 +184,14 @@ class Crew:
             await asyncio.sleep(POLL_SECONDS)
         child.ready_unix = time.time()
 
-    async def until_one_ends(self) -> ChildError:
+    async def until_one_ends(self) -> EndedError:
         """Wait until any child ends by itself; return the error that says so."""
-        child = await self._ended.get()
-        when = "while the target was running" if child.ready_unix else "before it was ready"
-        return child.failure(f"{_ending(child.process)} {when}")
+        return (await self._ended.get()).ended()
+
+    async def dismiss(self, child: Child) -> None:
+        """Forget a child that has ended, with all that it had started."""
+        await self._stop([child])
+        self._children.remove(child)
 
     async def _watch(self, child: Child) -> None:
         output = asyncio.create_task(_copy(child.process, child.log))

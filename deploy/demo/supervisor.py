@@ -3,8 +3,9 @@
 What comes in: a command line. What goes out: running processes, their logs in `RUNDIR/logs`,
 `RUNDIR/target.json` once all are ready, and one line `ready: URL (cold start N s)` on stdout;
 progress goes to stderr. It then waits for SIGTERM, SIGINT or SIGHUP, for the end of stdin if asked
-to, or for a child to die, and stops everything. It must not know what the target consists of
-(target.py and services.py do) nor how processes live and die (processes.py does).
+to, or for a child to die, and stops everything; with `--restart` a child that dies is started
+again. It must not know what the target consists of (target.py and services.py do) nor how processes
+live and die (processes.py does).
 
 Exit status: 0 after a stop that was asked for, 1 if the target could not be started or did not
 last, 64 for wrong usage.
@@ -25,7 +26,7 @@ from typing import Any, NoReturn
 
 import services
 from knobs import KnobError, ProviderKnobs, RuntimeKnobs, add_arguments, from_arguments
-from processes import ChildError, Crew
+from processes import ChildError, Crew, EndedError
 from services import NotInstalledError, Settings
 from target import Target, prepare, write_atomically
 
@@ -83,8 +84,12 @@ class Stop:
             self._wish.set_result(how)
 
 
-async def supervise(settings: Settings, timeout: float, stop_on_stdin_eof: bool) -> None:
+async def supervise(
+    settings: Settings, timeout: float, *, stop_on_stdin_eof: bool, restart: bool
+) -> None:
     """Run the target until somebody asks for the end.
+
+    With `restart` a child that ends while the target runs is started again.
 
     Raises ChildError, NotInstalledError, or StoppedError if the end was asked for before all was
     ready; in every case nothing of the target is left running.
@@ -97,11 +102,19 @@ async def supervise(settings: Settings, timeout: float, stop_on_stdin_eof: bool)
         target = Target(settings, crew, progress.say, timeout)
         try:
             await _unless_ended(target.start(), crew, stop)
-            write_atomically(settings.directory / "target.json", target.describe())
+            described = settings.directory / "target.json"
+            write_atomically(described, target.describe())
             started, ready = target.cold_start
             print(f"ready: {target.url} (cold start {ready - started:.1f} s)", flush=True)
             with contextlib.suppress(StoppedError):
-                await _unless_ended(asyncio.Event().wait(), crew, stop)
+                while True:
+                    try:
+                        await _unless_ended(asyncio.Event().wait(), crew, stop)
+                    except EndedError as end:
+                        if not restart:
+                            raise
+                        await _unless_ended(target.replace(end.child), crew, stop)
+                        write_atomically(described, target.describe())
         finally:
             progress.say("stopping")
 
@@ -158,6 +171,9 @@ def _parser() -> argparse.ArgumentParser:
         "--stop-on-stdin-eof", action="store_true", help="stop when standard input ends"
     )
     parser.add_argument(
+        "--restart", action="store_true", help="start a process that dies again, as a host would"
+    )
+    parser.add_argument(
         "--agent", metavar="URL", help="unified mode: Talkscope's agent reports to this exporter"
     )
     add_arguments(parser, ProviderKnobs)
@@ -208,7 +224,14 @@ def main() -> int:
         parser.error(f"option --{error.knob.replace('_', '-')}: {error}")
     try:
         prepare(settings)
-        asyncio.run(supervise(settings, options.timeout, options.stop_on_stdin_eof))
+        asyncio.run(
+            supervise(
+                settings,
+                options.timeout,
+                stop_on_stdin_eof=options.stop_on_stdin_eof,
+                restart=options.restart,
+            )
+        )
     except (ChildError, NotInstalledError) as error:
         return _failed(str(error))
     except StoppedError as error:

@@ -97,6 +97,21 @@ class Target:
         await asyncio.gather(*map(self._until_ready, wave))
         return [self._children[service.name] for service in wave]
 
+    async def replace(self, ended: Child) -> None:
+        """Start a process that has ended once more, on its old port; return when it is ready."""
+        service = self._services[ended.name]
+        await self._crew.dismiss(ended)
+        self._children[service.name] = await self._crew.start(
+            service.name,
+            service.command,
+            service.environment,
+            self._settings.directory,
+            stop_last=ended.stop_last,
+            again=True,
+        )
+        self._say(f"{service.name}: started again")
+        await self._until_ready(service)
+
     async def _until_ready(self, service: Service) -> None:
         child = self._children[service.name]
         await self._crew.until_ready(child, service.probe, self._timeout)

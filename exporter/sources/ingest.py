@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
 
-from exporter import stages
+from exporter import stages, steady_clock
 from exporter.health import SourceHealth
 from exporter.observations import (
     ClockBasis,
@@ -308,7 +308,7 @@ def _event(record: EventRecord, batch: Batch) -> TargetEvent:
 def _observation(
     record: SessionRecord | TurnOpenedRecord | TurnRecord | PipelineRecord, clock: ClockRecord
 ) -> Observation:
-    now = time.time()
+    now = steady_clock.now()
     offset = clock.offset_seconds
     started = record.started_unix + offset
     if isinstance(record, SessionRecord):

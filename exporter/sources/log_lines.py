@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
 
-from exporter import upstream
+from exporter import steady_clock, upstream
 from exporter.health import SourceHealth
 from exporter.observations import LogLine
 from exporter.sources import Emit
@@ -63,7 +63,8 @@ def _line(raw: bytes, emit: Emit) -> bool:
     if line is None:
         return False
     own = upstream.line_time(text)
-    emit(LogLine(own if own is not None else time.time(), line, stamped=own is not None))
+    at = steady_clock.from_wall(own) if own is not None else steady_clock.now()
+    emit(LogLine(at, line, stamped=own is not None))
     return True
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from exporter import stages, upstream
+from exporter import stages, steady_clock, upstream
 from exporter.health import SourceHealth
 from exporter.observations import BackendsSeen, Reading, Readings, TargetStarted
 from exporter.sources import Emit
@@ -57,16 +57,16 @@ class OpenTalkingHttpSource:
         except (httpx.HTTPError, ValueError) as error:
             reason = str(error) or type(error).__name__
             self.health.failed(f"OpenTalking at {self.url}: {reason}")
-            emit(Readings(time.time(), self.health.name))
+            emit(Readings(steady_clock.now(), self.health.name))
             return
         self.target_health = _without_secrets(health)
         self.models = [m for m in models.get("statuses") or [] if isinstance(m, dict)]
-        now = time.time()
+        now = steady_clock.now()
         if was_down:
             emit(TargetStarted(now))
         emit(BackendsSeen(now, {str(m.get("id")): str(m.get("backend")) for m in self.models}))
         emit(Readings(now, self.health.name, (*self._connected(), *_queue_levels(queue))))
-        self.health.succeeded(now, events=1, duration=time.monotonic() - started)
+        self.health.succeeded(time.time(), events=1, duration=time.monotonic() - started)
 
     def _connected(self) -> list[Reading]:
         return [

@@ -24,7 +24,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from exporter import stages, upstream
+from exporter import stages, steady_clock, upstream
 from exporter.health import SourceHealth
 from exporter.observations import BusGap, Reading, Readings, SessionSeen, TargetEvent
 from exporter.sources import Emit
@@ -78,7 +78,7 @@ class RedisBusSource:
                     await self._connected(redis, emit)
             except* (RedisError, OSError) as group:
                 self.health.failed(f"Redis at {without_password(self._url)}: {_first(group)}")
-                emit(Readings(time.time(), self.health.name))
+                emit(Readings(steady_clock.now(), self.health.name))
             await asyncio.sleep(self._retry_s * random.uniform(0.5, 1.5))
             self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)
 
@@ -94,7 +94,7 @@ class RedisBusSource:
                 tasks.create_task(self._poll(redis, pubsub, emit))
 
     def _now_listening(self, emit: Emit) -> None:
-        now = time.time()
+        now = steady_clock.now()
         if self._heard is not None:
             self.health.gaps += 1
             emit(BusGap(self._heard, now))
@@ -114,7 +114,7 @@ class RedisBusSource:
                 # The answer to a health check, if the URL asks for them.
                 continue
             kind, *rest = response
-            now = time.time()
+            now = steady_clock.now()
             self._noted(now)
             if kind == "pmessage":
                 _, channel, payload = rest
@@ -137,7 +137,7 @@ class RedisBusSource:
             self._ask.set()
             self._remember(session)
         emit(TargetEvent(at, stages.Source.BUS, session, name, data))
-        self.health.succeeded(at, events=1)
+        self.health.succeeded(time.time(), events=1)
 
     async def _look_up(self, redis: Redis, emit: Emit) -> None:
         """Tell of the sessions there are, then of each new one, many to a round trip."""
@@ -172,7 +172,7 @@ class RedisBusSource:
                     pipeline.hgetall(upstream.SESSION_KEY_PREFIX + session)
                 async with asyncio.timeout(ANSWER_S):
                     replies: list[Any] = await pipeline.execute(raise_on_error=False)
-            now = time.time()
+            now = steady_clock.now()
             for session, fields in zip(page, replies, strict=True):
                 # Gone meanwhile, or another kind of key under the same prefix.
                 if not isinstance(fields, dict) or not fields:
@@ -203,7 +203,7 @@ class RedisBusSource:
                 await pubsub.ping()
                 waiting = await answer(redis.llen(upstream.TASK_QUEUE_KEY))
                 slot = await answer(redis.hgetall(upstream.SLOT_STATUS_KEY))
-            emit(Readings(time.time(), self.health.name, tuple(_levels(waiting, slot))))
+            emit(Readings(steady_clock.now(), self.health.name, tuple(_levels(waiting, slot))))
             self.health.succeeded(time.time(), duration=time.monotonic() - started)
             await asyncio.sleep(self.poll_s)
 

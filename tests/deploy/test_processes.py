@@ -100,6 +100,21 @@ def test_a_child_that_dies_after_it_was_ready_is_reported_as_that(tmp_path):
     assert error == "child was ended by SIGKILL while the target was running; it wrote nothing"
 
 
+def test_a_child_in_the_place_of_one_that_ended_goes_on_with_its_log(tmp_path):
+    async def scenario():
+        async with Crew(tmp_path) as crew:
+            await start(crew, "print('first')")
+            ended = await crew.until_one_ends()
+            await crew.dismiss(ended.child)
+            command = python("print('second')")
+            again = await crew.start("child", command, os.environ, Path.cwd(), again=True)
+            await crew.until_one_ends()
+            return again.log.path.read_text()
+
+    lines = asyncio.run(scenario()).splitlines()
+    assert [line.split()[1] for line in lines] == ["first", "second"]
+
+
 def test_a_child_that_is_not_ready_in_time_is_reported_with_what_is_missing(tmp_path):
     async def scenario():
         async with Crew(tmp_path) as crew:

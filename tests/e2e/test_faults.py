@@ -3,27 +3,30 @@
 import asyncio
 import contextlib
 import json
+import os
 import signal
+import time
 from http.server import ThreadingHTTPServer
 
 import httpx
 import pytest
 import redis as redis_client
 
-from exporter import upstream
+from exporter import stages, upstream
 from exporter.stages import Outcome
 from loadgen.marks import NullSink
 from loadgen.opentalking import OpenTalking
 from loadgen.session import Session, SessionConfig
 from loadgen.turn import TextInput
+from tests.e2e.conftest import running
+from tests.e2e.speaking import MODEL, Recorder, Speakers
 from tests.otlp_receiver import OtlpReceiver
-from tests.processes import exporter, free_port, redis_server, wait_until
+from tests.processes import WallClock, exporter, free_port, redis_server, wait_until
 from tests.recordings import redis_messages, sse_events
 
 pytestmark = pytest.mark.e2e
 
 NOWHERE = "http://127.0.0.1:9"
-MODEL = "wav2lip"
 RECORDED = redis_messages("split_omnirt_synth.redis_psubscribe.txt")
 
 
@@ -241,3 +244,202 @@ def test_a_killed_exporter_sees_the_sessions_again(split, tmp_path):
         assert turn["outcome"] == Outcome.COMPLETED
     assert json.loads((bundles[0] / "manifest.json").read_text())["complete"] is False
     assert json.loads((bundles[1] / "manifest.json").read_text())["complete"] is True
+
+
+# --- the real OpenTalking under faults: nothing is recorded, relayed or simulated ---------------
+
+
+@pytest.fixture(scope="module")
+def fragile(tmp_path_factory):
+    """The real split mode on a host that starts again what dies; yields it and its folder."""
+    folder = tmp_path_factory.mktemp("fragile")
+    options = ("--restart", "--llm-text", "Hi.", "--width", "64", "--height", "64")
+    with running(folder, "split", *options) as target:
+        yield target, folder
+
+
+def kill(folder, name):
+    """SIGKILL one process of the target; return when it is up again."""
+
+    def pid():
+        return json.loads((folder / "target.json").read_text())[name]["pid"]
+
+    before = pid()
+    os.kill(before, signal.SIGKILL)
+    wait_until(lambda: pid() != before, f"a new {name}")
+
+
+def counted(url, series):
+    lines = httpx.get(f"{url}/metrics").text.splitlines()
+    [line] = [s for s in lines if s.startswith(series)]
+    return float(line.split()[-1])
+
+
+def speaking_now(url):
+    return counted(url, 'opentalking_sessions{state="speaking"}')
+
+
+def wall_ahead(url):
+    """How far the exporter's wall clock is ahead of ours."""
+    seen = counted(url, 'talkscope_source_last_seen_timestamp_seconds{source="bus"}')
+    return seen - time.time()
+
+
+def attached(fragile, folder, *arguments, **environment):
+    """An exporter on the fragile target's bus."""
+    target, _ = fragile
+    arguments = ("--target", target.url, "--redis", target.redis, *arguments)
+    return exporter(folder, *arguments, **environment)
+
+
+def test_redis_dies_under_the_real_worker_in_the_middle_of_a_turn(fragile, tmp_path):
+    """What is published while Redis is away is lost; here that is nothing, so the turn is whole."""
+    target, folder = fragile
+    bundle = tmp_path / "b"
+    with contextlib.ExitStack() as stack:
+        before = stack.enter_context(Recorder(target.redis))
+        speakers = stack.enter_context(Speakers(target, before))
+        url, child = stack.enter_context(attached(fragile, tmp_path, "--bundle", str(bundle)))
+        wait_until(lambda: source(url, "bus")["up"], "the bus")
+        [session] = speakers.create()
+        with speakers.held():
+            speakers.begin([session])
+            wait_until(lambda: speaking_now(url) == 1, "the turn")
+            kill(folder, "redis")
+            wait_until(lambda: source(url, "bus")["gaps"] == 1, "the reconnection")
+            assert source(url, "bus")["up"]
+            after = stack.enter_context(Recorder(target.redis))
+        wait_until(lambda: after.count(upstream.SPEECH_ENDED) == 1, "the end of the turn")
+        wait_until(lambda: turns_counted(url) == 1, "the turn to be counted")
+        speakers = stack.enter_context(Speakers(target, after))
+        speakers.begin([session])
+        wait_until(lambda: after.count(upstream.SPEECH_ENDED) == 2, "the turn after it")
+        wait_until(lambda: turns_counted(url) == 2, "that to be counted")
+        bus = source(url, "bus")
+        child.terminate()
+        assert child.wait(20) == 0
+    assert bus["events"] == len(before.events) + len(after.events)
+    assert (bus["gaps"], bus["dropped"]) == (1, 0)
+    turns = turns_of(bundle)
+    assert [(t["session"], t["outcome"], t["error"], t["model"]) for t in turns] == [
+        (session, Outcome.COMPLETED, None, MODEL)
+    ] * 2
+
+
+def test_a_killed_worker_costs_the_turns_it_spoke_and_no_other(fragile, tmp_path):
+    """OpenTalking leaves `speaking` in their hashes for ever; `turn_timeout` bounds our wait."""
+    target, folder = fragile
+    bundle = tmp_path / "b"
+    with contextlib.ExitStack() as stack:
+        bus = stack.enter_context(Recorder(target.redis))
+        speakers = stack.enter_context(Speakers(target, bus))
+        arguments = ("--bundle", str(bundle), "--turn-timeout", "4")
+        url, child = stack.enter_context(attached(fragile, tmp_path, *arguments))
+        wait_until(lambda: source(url, "bus")["up"], "the bus")
+        lost = speakers.create(2)
+        with speakers.held():
+            speakers.begin(lost)
+            wait_until(lambda: speaking_now(url) == 2, "two turns")
+            kill(folder, "worker")
+            wait_until(lambda: turns_counted(url) == 2, "their outcomes")
+        assert speaking_now(url) == 0
+        [session] = speakers.create()
+        speakers.begin([session])
+        wait_until(lambda: turns_counted(url) == 3, "a turn of the new worker")
+        events = source(url, "bus")["events"]
+        child.terminate()
+        assert child.wait(20) == 0
+    told = [(turn["session"], turn["outcome"]) for turn in turns_of(bundle)]
+    assert sorted(told[:2]) == sorted((name, Outcome.INCOMPLETE) for name in lost)
+    assert told[2:] == [(session, Outcome.COMPLETED)]
+    assert events == len(bus.events)
+
+
+def test_an_exporter_killed_in_the_middle_of_a_turn_loses_that_turn_alone(fragile, tmp_path):
+    """The next one sees the session speak, and counts what is left of the turn as ignored."""
+    target, _ = fragile
+    bundle = tmp_path / "b"
+    with contextlib.ExitStack() as stack:
+        bus = stack.enter_context(Recorder(target.redis))
+        speakers = stack.enter_context(Speakers(target, bus))
+        [session] = speakers.create()
+        with speakers.held():
+            with attached(fragile, tmp_path) as (url, child):
+                wait_until(lambda: source(url, "bus")["up"], "the bus")
+                speakers.begin([session])
+                wait_until(lambda: speaking_now(url) == 1, "the turn")
+                child.kill()
+                child.wait()
+            missed = len(bus.events)
+            exporting = attached(fragile, tmp_path, "--bundle", str(bundle))
+            url, child = stack.enter_context(exporting)
+            wait_until(lambda: speaking_now(url) == 1, "the session that was there")
+        speakers.until_all_ended()
+        left = bus.events[missed:]
+        wait_until(lambda: source(url, "bus")["events"] == len(left), "the rest of the turn")
+        assert (speaking_now(url), turns_counted(url)) == (0, 0)
+        assert counted(url, "talkscope_events_ignored_total ") == sum(
+            event.name.startswith("speech.") for event in left
+        )
+        speakers.speak(session)
+        wait_until(lambda: turns_counted(url) == 1, "the turn after it")
+        child.terminate()
+        assert child.wait(20) == 0
+    [turn] = turns_of(bundle)
+    assert (turn["session"], turn["outcome"], turn["model"]) == (session, Outcome.COMPLETED, MODEL)
+
+
+TWO_SENTENCES = "Hello there. I am very well today, and I thank you kindly for asking me."
+STEP_S = 30.0
+LONGEST_S = 20.0
+"""Far more than a turn takes here, far less than a step."""
+
+
+def test_steps_of_the_wall_clock_in_the_middle_of_turns_change_no_duration(fragile, tmp_path):
+    """The first turn sees the clock go forward, the second sees it go back."""
+    target, _ = fragile
+    bundle = tmp_path / "b"
+    clock = WallClock(tmp_path)
+    with contextlib.ExitStack() as stack:
+        receiver = stack.enter_context(OtlpReceiver())
+        bus = stack.enter_context(Recorder(target.redis))
+        speakers = stack.enter_context(Speakers(target, bus))
+        environment = clock.environment | {"OTEL_EXPORTER_OTLP_ENDPOINT": receiver.http_url}
+        exporting = attached(fragile, tmp_path, "--bundle", str(bundle), **environment)
+        url, child = stack.enter_context(exporting)
+        wait_until(lambda: source(url, "bus")["up"], "the bus")
+        [session] = speakers.create()
+        stack.enter_context(speakers.provider(llm_text=TWO_SENTENCES, llm_token_ms=100))
+        for number, ahead in enumerate((STEP_S, 0.0), 1):
+            speakers.begin([session])
+            # Between two of the instants that the exporter itself dates.
+            wait_until(
+                lambda number=number: bus.count(upstream.SPEECH_MEDIA_STARTED) == number, "media"
+            )
+            with speakers.held():
+                assert bus.count(upstream.SPEECH_TIMING) == number - 1
+                clock.set(ahead)
+                wait_until(
+                    lambda ahead=ahead: abs(wall_ahead(url) - ahead) < STEP_S / 2, "the step"
+                )
+                assert speaking_now(url) == 1
+                assert turns_counted(url) == number - 1
+            wait_until(lambda number=number: turns_counted(url) == number, "the turn")
+            assert speaking_now(url) == 0
+        ended = time.time()
+        child.terminate()
+        assert child.wait(20) == 0
+    turns = turns_of(bundle)
+    assert [t["outcome"] for t in turns] == [Outcome.COMPLETED] * 2
+    timings = [e.data for e in bus.events if e.name == upstream.SPEECH_TIMING]
+    for turn, timing in zip(turns, timings, strict=True):
+        marks = turn["marks"].values()
+        assert max(marks) - min(marks) < LONGEST_S
+        assert all(value >= 0 for value in turn["values"].values())
+        assert turn["values"][stages.FIRST_TURN_TOTAL.key] == timing["e2e_first_response_ms"]
+    for span in receiver.spans:
+        assert 0 <= span.end_time_unix_nano - span.start_time_unix_nano < LONGEST_S * 1e9
+    # By the wall clock as it stood when the turn ended, beside whose times they are read.
+    ends = sorted(s.end_time_unix_nano / 1e9 for s in receiver.spans if not s.parent_span_id)
+    assert ends == pytest.approx([ended, ended + STEP_S], abs=LONGEST_S / 2)
+    assert "Traceback" not in (tmp_path / "exporter.log").read_text()

@@ -58,6 +58,7 @@ def test_every_setting_can_come_from_the_file(file):
         target_just_started: true
         poll_interval: 5
         queue_poll_interval: 0.5
+        turn_timeout: 90
         ingest_token: token
         cors_origins: [https://app.example.com]
         ingest_rate: 2.5
@@ -79,6 +80,7 @@ def test_every_setting_can_come_from_the_file(file):
         target_just_started=True,
         poll_interval=5.0,
         queue_poll_interval=0.5,
+        turn_timeout=90.0,
         ingest_token="token",
         cors_origins=("https://app.example.com",),
         ingest_rate=2.5,

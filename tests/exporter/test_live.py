@@ -32,6 +32,13 @@ def test_a_session_speaks_between_its_events(live):
     assert (live.seen, live.speeches) == (1, 1)
 
 
+def test_a_session_whose_turn_was_given_up_does_not_speak(live):
+    live.feed(event(upstream.SPEECH_STARTED))
+    live.gave_up("s")
+    live.gave_up("never seen")
+    assert live.counts() == {QUEUED: 0, IDLE: 1, SPEAKING: 0}
+
+
 def test_a_speech_that_interrupts_another_is_no_new_transition(live):
     for _ in range(2):
         live.feed(event(upstream.SPEECH_STARTED))

@@ -1,0 +1,71 @@
+"""A real Prometheus for tests, and promtool's opinion of an exposition."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from tests.processes import free_port, process, program, wait_until
+
+CONFIGURATION = """\
+global: {{scrape_interval: 1s}}
+scrape_configs:
+  - job_name: talkscope
+    static_configs: [{{targets: ["{target}"]}}]
+"""
+
+
+class Prometheus:
+    """The HTTP API of one Prometheus."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def query(self, expression: str) -> dict[tuple[str, ...], float]:
+        """An instant query: label values, sorted by label, without the name → value."""
+        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression})
+        found = {}
+        for series in answer.raise_for_status().json()["data"]["result"]:
+            labels = sorted((k, v) for k, v in series["metric"].items() if k != "__name__")
+            found[tuple(v for _, v in labels)] = float(series["value"][1])
+        return found
+
+    def exemplars(self, selector: str, start: float, end: float) -> list[dict[str, Any]]:
+        """The exemplars of these series between two Unix times."""
+        parameters: dict[str, str | float] = {"query": selector, "start": start, "end": end}
+        answer = httpx.get(f"{self.url}/api/v1/query_exemplars", params=parameters)
+        found = answer.raise_for_status().json()["data"]
+        return [exemplar for series in found for exemplar in series["exemplars"]]
+
+
+@contextlib.contextmanager
+def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
+    """A real Prometheus that scrapes `target` (HOST:PORT) every second, exemplars included."""
+    configuration = folder / "prometheus.yml"
+    configuration.write_text(CONFIGURATION.format(target=target))
+    address = f"127.0.0.1:{free_port()}"
+    command = [program("prometheus", "prometheus"), f"--config.file={configuration}"]
+    command += [f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address={address}"]
+    command += ["--enable-feature=exemplar-storage"]
+    with process(command, log=folder / "prometheus.log"):
+
+        def ready() -> bool:
+            with contextlib.suppress(httpx.TransportError):
+                return httpx.get(f"http://{address}/-/ready").is_success
+            return False
+
+        wait_until(ready, "Prometheus")
+        yield Prometheus(f"http://{address}")
+
+
+def remarks(exposition: bytes) -> bytes:
+    """What `promtool check metrics` says of an exposition: nothing when all is well."""
+    command = [program("promtool", "prometheus"), "check", "metrics"]
+    done = subprocess.run(command, input=exposition, capture_output=True, check=False)
+    said = done.stdout + done.stderr
+    return said if done.returncode == 0 else said or b"promtool failed without a word"
