@@ -18,6 +18,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from exporter import __version__, stages
+from exporter.arbiter import EventArbiter
 from exporter.health import SourceHealth
 from exporter.live import LiveSessions
 from exporter.observations import Reading, Readings
@@ -39,7 +40,11 @@ class Metrics:
     """The exporter's registry. One instance a process."""
 
     def __init__(
-        self, health: Iterable[SourceHealth], assembler: TurnAssembler, live: LiveSessions
+        self,
+        health: Iterable[SourceHealth],
+        assembler: TurnAssembler,
+        live: LiveSessions,
+        arbiter: EventArbiter,
     ) -> None:
         self.registry = CollectorRegistry()
         self._histograms = {
@@ -61,7 +66,7 @@ class Metrics:
         self._levels = _Levels()
         self.registry.register(self._levels)
         self.registry.register(_Sessions(live))
-        self.registry.register(_SelfMetrics(list(health), assembler))
+        self.registry.register(_SelfMetrics(list(health), assembler, arbiter))
 
     def _counter(self, count: stages.Count) -> Counter:
         return Counter(count.family, count.meaning, labelnames=count.labels, registry=self.registry)
@@ -168,9 +173,12 @@ class _Sessions(Collector):
 class _SelfMetrics(Collector):
     """How the exporter itself and its sources are doing."""
 
-    def __init__(self, health: list[SourceHealth], assembler: TurnAssembler) -> None:
+    def __init__(
+        self, health: list[SourceHealth], assembler: TurnAssembler, arbiter: EventArbiter
+    ) -> None:
         self._health = health
         self._assembler = assembler
+        self._arbiter = arbiter
 
     def collect(self) -> Iterator[Metric]:
         build = GaugeMetricFamily(
@@ -187,8 +195,18 @@ class _SelfMetrics(Collector):
             ),
             (
                 "talkscope_events_ignored",
-                "Events of no open turn, or that a better source brings as well.",
+                "Events of no open turn.",
                 seen_by.events_ignored,
+            ),
+            (
+                "talkscope_events_repeated",
+                "Events that did not count because another source brings them.",
+                self._arbiter.repeated,
+            ),
+            (
+                "talkscope_events_recovered",
+                "Events that counted late: the source that was believed turned out to be away.",
+                self._arbiter.recovered,
             ),
             (
                 "talkscope_sessions_dropped",

@@ -157,6 +157,13 @@ class TargetStarted:
 
 
 @dataclass(frozen=True, slots=True)
+class BusLost:
+    """The bus cannot be heard any more; the last of it came at `since`."""
+
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
 class BusGap:
     """Nobody listened to the bus between these instants: events may have been lost."""
 
@@ -203,6 +210,7 @@ Observation = (
     | PipelineReported
     | ProcessReported
     | TargetStarted
+    | BusLost
     | BusGap
     | BackendsSeen
     | Readings

@@ -15,12 +15,20 @@ from typing import Any, Final
 
 from exporter.accelerators import host
 from exporter.accelerators.nvidia import NvidiaSource
+from exporter.arbiter import EventArbiter
 from exporter.bundle import Bundle
 from exporter.config import Config, changed
 from exporter.delivery import CountedSpans
 from exporter.live import LiveSessions
 from exporter.metrics import Metrics
-from exporter.observations import Observation, Readings, TargetEvent, TargetStarted
+from exporter.observations import (
+    BusGap,
+    BusLost,
+    Observation,
+    Readings,
+    TargetEvent,
+    TargetStarted,
+)
 from exporter.sources import SourceTask
 from exporter.sources.ingest import Ingest
 from exporter.sources.log_lines import LogCommandSource, LogSource
@@ -66,7 +74,8 @@ class Exporter:
         if self._spans.enabled:
             self.health.append(self._spans.health)
         self._live = LiveSessions()
-        self.metrics = Metrics(self.health, self._assembler, self._live)
+        self._arbiter = EventArbiter()
+        self.metrics = Metrics(self.health, self._assembler, self._live, self._arbiter)
         if self.omnirt:
             self.metrics.registry.register(OmniRtMetrics(self.omnirt))
         self._bundle = Bundle(config.bundle, now=time.time()) if config.bundle else None
@@ -99,22 +108,38 @@ class Exporter:
     def emit(self, seen: Observation) -> None:
         """Take one observation. Never raises: a sink that fails is logged and the rest goes on."""
         try:
-            if isinstance(seen, Readings):
-                self.metrics.readings(seen)
-                if self._bundle is not None:
-                    self._bundle.readings(seen)
-                return
-            if isinstance(seen, TargetEvent) and self._bundle is not None:
-                self._bundle.event(seen)
-            self._live.feed(seen)
-            self._publish(self._assembler.feed(seen))
+            match seen:
+                case TargetEvent():
+                    if self._arbiter.take(seen):
+                        self._event(seen)
+                case Readings():
+                    self._readings(seen)
+                case BusLost(since=since):
+                    for event in self._arbiter.bus_lost(since):
+                        self._event(event)
+                case BusGap(began=began, ended=ended):
+                    self._arbiter.bus_returned(began, ended)
+                    self._publish(self._assembler.feed(seen))
+                case _:
+                    self._live.feed(seen)
+                    self._publish(self._assembler.feed(seen))
         except Exception:
             log.exception("an observation of type %s was lost", type(seen).__name__)
 
+    def _event(self, event: TargetEvent) -> None:
+        if self._bundle is not None:
+            self._bundle.event(event)
+        self._live.feed(event)
+        self._publish(self._assembler.feed(event))
+
+    def _readings(self, readings: Readings) -> None:
+        self.metrics.readings(readings)
+        if self._bundle is not None:
+            self._bundle.readings(readings)
+
     def take_marks(self, body: bytes) -> tuple[int, int]:
         """Take a batch of marks; see `exporter.sources.ingest.Ingest.take`."""
-        bus_is_up = self.bus is not None and self.bus.health.up
-        return self.ingest.take(body, self.emit, relayed_events=not bus_is_up)
+        return self.ingest.take(body, self.emit)
 
     @property
     def open_turns(self) -> int:

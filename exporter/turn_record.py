@@ -82,7 +82,8 @@ class Evidence:
     opened: TurnOpened | None = None
     reported: TurnReported | None = None
     started_at: float | None = None
-    started_source: Source | None = None
+    source: Source | None = None
+    """Who brought the latest of its events."""
     media_started_at: float | None = None
     timing_at: float | None = None
     timing: dict[str, Any] | None = None
@@ -91,8 +92,9 @@ class Evidence:
     interrupted: bool = False
     gap: bool = False
     """The bus was away while this turn spoke: its end may have been missed."""
-    end_missed: bool = False
-    """It was: the session was found not speaking afterwards."""
+    missed_at: float | None = None
+    """When the session was found not speaking afterwards; whoever relays its events may still
+    tell how it ended."""
     error: dict[str, str] | None = None
     line: upstream.PipelineTimingLine | None = None
     pipeline: PipelineReported | None = None
@@ -125,8 +127,6 @@ class Evidence:
             return Outcome.FAILED
         if self.reported is not None:
             return self.reported.outcome
-        if self.end_missed:
-            return Outcome.INCOMPLETE
         if self.interrupted:
             return Outcome.INTERRUPTED
         if self.pipeline is not None:

@@ -331,11 +331,10 @@ class Ingest:
             self.health.drop("unauthorized")
         return right
 
-    def take(self, body: bytes, emit: Emit, *, relayed_events: bool) -> tuple[int, int]:
+    def take(self, body: bytes, emit: Emit) -> tuple[int, int]:
         """Parse and emit a batch; return how many records were new and how many were not.
 
-        `relayed_events`: whether events that clients relay are wanted; they are not while the
-        same events come from Redis. Raises `BadBatchError`.
+        Raises `BadBatchError`.
         """
         try:
             batch = _BATCH.validate_json(body)
@@ -349,8 +348,6 @@ class Ingest:
                 continue
             last = record.sequence
             accepted += 1
-            if isinstance(record, EventRecord) and not relayed_events:
-                continue
             if isinstance(record, EventRecord):
                 emit(_event(record, batch))
             elif isinstance(record, ProcessRecord):

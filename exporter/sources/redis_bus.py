@@ -26,7 +26,7 @@ from redis.exceptions import RedisError
 
 from exporter import stages, upstream
 from exporter.health import SourceHealth
-from exporter.observations import BusGap, Reading, Readings, SessionSeen, TargetEvent
+from exporter.observations import BusGap, BusLost, Reading, Readings, SessionSeen, TargetEvent
 from exporter.sources import Emit
 
 _T = TypeVar("_T")
@@ -78,6 +78,8 @@ class RedisBusSource:
                     await self._connected(redis, emit)
             except* (RedisError, OSError) as group:
                 self.health.failed(f"Redis at {without_password(self._url)}: {_first(group)}")
+                if self._heard is not None:
+                    emit(BusLost(self._heard))
                 emit(Readings(time.time(), self.health.name))
             await asyncio.sleep(self._retry_s * random.uniform(0.5, 1.5))
             self._retry_s = min(self._retry_s * 2, LONGEST_RETRY_S)

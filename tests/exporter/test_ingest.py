@@ -44,9 +44,9 @@ def batch(*records, **rest):
     return json.dumps({"version": 1, "origin": "test", "records": records, **rest}).encode()
 
 
-def take(body, ingest=None, *, relayed_events=True):
+def take(body, ingest=None):
     seen = []
-    counts = (ingest or Ingest()).take(body, seen.append, relayed_events=relayed_events)
+    counts = (ingest or Ingest()).take(body, seen.append)
     return seen, counts
 
 
@@ -158,13 +158,6 @@ def test_a_record_that_is_sent_again_is_taken_once():
     seen, second = take(batch(TURN, TURN | {"sequence": 2}), ingest)
     assert (first, second) == ((1, 0), (1, 1))
     assert len(seen) == 1
-
-
-def test_relayed_events_are_ignored_while_redis_brings_them():
-    event = {"kind": "event", "sequence": 1, "session": "s", "unix": 2.0, "event": "e", "data": {}}
-    seen, counts = take(batch(event), relayed_events=False)
-    assert seen == []
-    assert counts == (1, 0)
 
 
 @pytest.mark.parametrize(

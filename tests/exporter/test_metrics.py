@@ -8,6 +8,7 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_classic
 
 from exporter import stages, upstream
+from exporter.arbiter import EventArbiter
 from exporter.health import SourceHealth
 from exporter.live import LiveSessions
 from exporter.metrics import ERROR_CODES, Metrics
@@ -44,7 +45,7 @@ def assembler():
 
 @pytest.fixture
 def metrics(health, assembler, live):
-    return Metrics([health], assembler, live)
+    return Metrics([health], assembler, live, EventArbiter())
 
 
 def samples(metrics, accept=""):

@@ -7,7 +7,7 @@ import pytest
 from redis.asyncio import Redis
 
 from exporter import stages, upstream
-from exporter.observations import BusGap, Readings, SessionSeen, TargetEvent
+from exporter.observations import BusGap, BusLost, Readings, SessionSeen, TargetEvent
 from exporter.sources import redis_bus
 from exporter.sources.redis_bus import RedisBusSource, without_password
 from tests.processes import free_port, process, redis_binary, redis_server
@@ -200,6 +200,9 @@ def test_a_redis_that_goes_away_and_comes_back(tmp_path):
 
     health, seen = asyncio.run(run())
     [gap] = of(BusGap, seen)
+    # It was told at once, so that relays count meanwhile.
+    assert {lost.since for lost in of(BusLost, seen)} == {gap.began}
+    assert seen.index(of(BusLost, seen)[0]) < seen.index(gap)
     assert health.gaps == 1
     [event] = of(TargetEvent, seen)
     assert event.at <= gap.began < gap.ended
