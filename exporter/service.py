@@ -25,10 +25,12 @@ from exporter.observations import (
     BusGap,
     BusLost,
     Observation,
+    ProcessReported,
     Readings,
     TargetEvent,
     TargetStarted,
 )
+from exporter.processes import Processes
 from exporter.sources import SourceTask
 from exporter.sources.ingest import Ingest
 from exporter.sources.log_lines import LogCommandSource, LogSource
@@ -75,7 +77,10 @@ class Exporter:
             self.health.append(self._spans.health)
         self._live = LiveSessions()
         self._arbiter = EventArbiter()
-        self.metrics = Metrics(self.health, self._assembler, self._live, self._arbiter)
+        self._processes = Processes()
+        self.metrics = Metrics(
+            self.health, self._assembler, self._live, self._arbiter, self._processes
+        )
         if self.omnirt:
             self.metrics.registry.register(OmniRtMetrics(self.omnirt))
         self._bundle = Bundle(config.bundle, now=time.time()) if config.bundle else None
@@ -114,6 +119,8 @@ class Exporter:
                         self._event(seen)
                 case Readings():
                     self._readings(seen)
+                case ProcessReported():
+                    self._readings(self._processes.feed(seen))
                 case BusLost(since=since):
                     for event in self._arbiter.bus_lost(since):
                         self._event(event)
@@ -177,6 +184,8 @@ class Exporter:
         try:
             now = time.time()
             self._live.tick(now)
+            if (processes := self._processes.tick(now)) is not None:
+                self._readings(processes)
             self._publish(self._assembler.tick(now))
             for stage, value in self._assembler.take_values_of_nobody():
                 self.metrics.value_of_nobody(stage, value)
@@ -187,6 +196,7 @@ class Exporter:
         for turn in turns:
             self._spans.turn(turn)
             self.metrics.turn(turn)
+            self._live.finished(turn)
             if self._bundle is not None:
                 self._bundle.turn(turn)
         for record, fresh in self._assembler.take_sessions():

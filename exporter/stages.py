@@ -945,6 +945,39 @@ LIVE_DRIFT = Gauge(
     "Last A/V drift of live sessions, signed, positive when sound is early: the worst, the median.",
     ("statistic",),
 )
+LIVE_PLAYBACK_FPS = Gauge(
+    "live_playback_fps",
+    "opentalking_live_playback_fps",
+    "Frame rate that reached the viewers of live sessions in their last turn: the worst, the "
+    "median.",
+    ("statistic",),
+)
+LIVE_RENDER_FPS = Gauge(
+    "live_render_fps",
+    "opentalking_live_render_fps",
+    "Render FPS of the last turn of live sessions: the worst, the median.",
+    ("statistic",),
+)
+LIVE_STEADY_CHUNK = Gauge(
+    "live_steady_chunk",
+    "opentalking_live_steady_chunk_seconds",
+    "Steady chunk time of the last turn of live sessions: the worst, the median.",
+    ("statistic",),
+)
+LIVE: Final[dict[str, Gauge]] = {
+    AV_DRIFT.key: LIVE_DRIFT,
+    PLAYBACK_FPS.key: LIVE_PLAYBACK_FPS,
+    RENDER_FPS.key: LIVE_RENDER_FPS,
+    STEADY_CHUNK.key: LIVE_STEADY_CHUNK,
+}
+"""Stages whose last value of each live session is a level as well."""
+
+TARGET_INFO = Gauge(
+    "build_info",
+    "opentalking_build_info",
+    "What is known of the OpenTalking that is watched; always 1. It tells no version over HTTP.",
+    ("mode",),
+)
 
 PROCESS_MEMORY = Gauge(
     "process_resident_memory_bytes",
@@ -981,7 +1014,8 @@ GAUGES: Final[dict[str, Gauge]] = {
         SLOT_OCCUPIED,
         MODEL_CONNECTED,
         SESSIONS,
-        LIVE_DRIFT,
+        *LIVE.values(),
+        TARGET_INFO,
         PROCESS_MEMORY,
         LOOP_LAG,
         MEDIA_QUEUE_DEPTH,
@@ -1002,9 +1036,24 @@ class Count:
 TURNS = Count("opentalking_turns", "Turns by how they ended.", ("model", "backend", "outcome"))
 ERRORS = Count("opentalking_errors", "Turns that ended with an error, by its code.", ("code",))
 SESSIONS_SEEN = Count("opentalking_sessions_seen", "Sessions that have been seen.")
+AGENT_DROPPED = Count("talkscope_agent_dropped", "Records that agents could not queue.", ("role",))
+AGENT_REFUSED = Count(
+    "talkscope_agent_refused", "Records of agents that the exporter refused.", ("role",)
+)
+AGENT_FAILURES = Count(
+    "talkscope_agent_failures", "Hooks of agents that failed, and were caught.", ("role",)
+)
 TALKING = Count("opentalking_talking_transitions", "How often a session went from idle to talking.")
 
-COUNTS: Final[tuple[Count, ...]] = (TURNS, ERRORS, SESSIONS_SEEN, TALKING)
+COUNTS: Final[tuple[Count, ...]] = (
+    TURNS,
+    ERRORS,
+    SESSIONS_SEEN,
+    TALKING,
+    AGENT_DROPPED,
+    AGENT_REFUSED,
+    AGENT_FAILURES,
+)
 
 
 def turn_intervals() -> tuple[Stage, ...]:

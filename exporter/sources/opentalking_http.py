@@ -65,8 +65,14 @@ class OpenTalkingHttpSource:
         if was_down:
             emit(TargetStarted(now))
         emit(BackendsSeen(now, {str(m.get("id")): str(m.get("backend")) for m in self.models}))
-        emit(Readings(now, self.health.name, (*self._connected(), *_queue_levels(queue))))
+        readings = (*self._about(), *self._connected(), *_queue_levels(queue))
+        emit(Readings(now, self.health.name, readings))
         self.health.succeeded(now, events=1, duration=time.monotonic() - started)
+
+    def _about(self) -> list[Reading]:
+        if self.mode is None:
+            return []
+        return [Reading(stages.TARGET_INFO.name, 1.0, {"mode": self.mode})]
 
     def _connected(self) -> list[Reading]:
         return [
