@@ -206,9 +206,10 @@ class Exporter:
 
     async def _close(self) -> None:
         self._publish(self._assembler.finish())
+        # First the spans, so that the bundle says what became of them.
+        await self._flush_spans()
         if self._bundle is not None:
             self._bundle.close(self.describe(), now=time.time())
-        await self._flush_spans()
 
     async def _flush_spans(self) -> None:
         # The SDK's force_flush does not keep to its timeout, and an executor's thread would be
@@ -226,11 +227,10 @@ class Exporter:
         deadline = time.monotonic() + FLUSH_S
         while not done.is_set():
             if time.monotonic() > deadline:
-                log.warning(
-                    "the OTLP endpoint took no spans for %.0f s; those waiting are lost", FLUSH_S
-                )
-                return
+                break
             await asyncio.sleep(0.02)
+        if left := self._spans.give_up():
+            log.warning("the OTLP endpoint did not take %d spans in %.0f s", left, FLUSH_S)
 
     def describe(self) -> dict[str, Any]:
         """What is known of the deployment: `target.json` of the bundle, without its schema."""

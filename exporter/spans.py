@@ -13,7 +13,7 @@ from collections import OrderedDict
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
 
@@ -46,9 +46,13 @@ class Spans:
         )
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         if exporter is not None:
-            self._provider.add_span_processor(BatchSpanProcessor(exporter))
+            self._provider.add_span_processor(self._processor(exporter))
         self._tracer = self._provider.get_tracer("talkscope", __version__)
         self._last_of_session: OrderedDict[str, SpanContext] = OrderedDict()
+
+    def _processor(self, exporter: SpanExporter) -> SpanProcessor:
+        """What takes ended spans to the exporter."""
+        return BatchSpanProcessor(exporter)
 
     @classmethod
     def from_environment(cls) -> Spans:

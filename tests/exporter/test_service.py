@@ -222,7 +222,10 @@ def test_an_endpoint_that_hangs_does_not_hold_up_the_stop(tmp_path, protocol):
             assert child.wait(60) == 0
         assert held
     assert json.loads((bundle / "manifest.json").read_text())["complete"] is True
-    assert "those waiting are lost" in (tmp_path / "exporter.log").read_text()
+    told = json.loads((bundle / "target.json").read_text())["sources"]["otlp"]
+    assert told["events"] == 0
+    lost = told["dropped_by"]["left_at_stop"]
+    assert f"did not take {lost} spans" in (tmp_path / "exporter.log").read_text()
 
 
 def test_a_source_that_breaks_starts_again_without_its_old_values(monkeypatch):
