@@ -180,6 +180,15 @@ class BackendsSeen:
 
 
 @dataclass(frozen=True, slots=True)
+class LanguageModelSeen:
+    """Which language model the target says it asks; None: it does not say."""
+
+    at: float
+    model: str | None
+    provider: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """One level: `name` is a catalogue key or gauge name, `value` in its base unit."""
 
@@ -213,5 +222,6 @@ Observation = (
     | BusLost
     | BusGap
     | BackendsSeen
+    | LanguageModelSeen
     | Readings
 )

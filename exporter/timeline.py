@@ -106,6 +106,8 @@ def _agent_marks(turn: Turn, told: PipelineReported) -> None:
         _set_mark(turn, name, at, Source.AGENT)
     for key, value in told.samples.items():
         turn.values[key], turn.value_sources[key] = value, Source.AGENT.value
+    turn.llm_model = told.llm_model or turn.llm_model
+    turn.traceparent = told.traceparent
     turn.chunks = list(told.chunks)
     if told.first_video is not None and told.first_audio is not None:
         turn.first_timestamps = {"video": told.first_video, "audio": told.first_audio}

@@ -33,6 +33,11 @@ class Turn:
     trace_id: str | None = None
     input: InputKind | None = None
     phase: Phase | None = None
+    llm_model: str | None = None
+    """The language model: as the agent saw it asked, or as the target says it is configured."""
+    llm_provider: str | None = None
+    traceparent: str | None = None
+    """The trace of the request that asked for the turn, when the agent tells."""
     error: dict[str, str] | None = None
     marks: dict[str, float] = field(default_factory=dict)
     mark_sources: dict[str, str] = field(default_factory=dict)

@@ -20,6 +20,7 @@ from exporter import stages, timeline, upstream
 from exporter.observations import (
     BackendsSeen,
     BusGap,
+    LanguageModelSeen,
     LogLine,
     Observation,
     PipelineReported,
@@ -91,6 +92,7 @@ class TurnAssembler:
         self._sessions: dict[str, _Session] = {}
         self._with_news: list[_Session] = []
         self._backends: dict[str, str] = {}
+        self._language_model = LanguageModelSeen(0.0, None, None)
         self._lines: deque[LogLine] = deque(maxlen=10_000)
         self._windows: deque[tuple[float, float]] = deque(maxlen=10_000)
         self._next_is_cold = False
@@ -128,6 +130,9 @@ class TurnAssembler:
                 session, now = seen.session, seen.at
             case BackendsSeen():
                 self._backends.update(seen.backends)
+                return []
+            case LanguageModelSeen():
+                self._language_model = seen
                 return []
             case TargetStarted():
                 self._next_is_cold = True
@@ -394,6 +399,8 @@ class TurnAssembler:
             avatar=record.avatar,
             startup=self._startup(state.turns),
             outcome=draft.outcome,
+            llm_model=self._language_model.model,
+            llm_provider=self._language_model.provider,
             error=draft.error,
             timing=draft.timing,
         )

@@ -30,6 +30,7 @@ PING: Final = "ping"
 SPEAKING_STATE: Final = "speaking"
 """State of a session, in its hash, while an answer is generated."""
 
+STATE_FIELD: Final = "state"
 CLOSED_STATE: Final = "closed"
 GONE_STATES: Final = frozenset({"closing", CLOSED_STATE, "error"})
 """States of a session, in its hash, that it does not come back from."""

@@ -14,7 +14,13 @@ import httpx
 
 from exporter import stages, upstream
 from exporter.health import SourceHealth
-from exporter.observations import BackendsSeen, Reading, Readings, TargetStarted
+from exporter.observations import (
+    BackendsSeen,
+    LanguageModelSeen,
+    Reading,
+    Readings,
+    TargetStarted,
+)
 from exporter.sources import Emit
 
 POLL_S = 2.0
@@ -65,6 +71,9 @@ class OpenTalkingHttpSource:
         if was_down:
             emit(TargetStarted(now))
         emit(BackendsSeen(now, {str(m.get("id")): str(m.get("backend")) for m in self.models}))
+        told = self.target_health
+        model, provider = told.get("llm_model") or None, told.get("llm_provider") or None
+        emit(LanguageModelSeen(now, model, provider))
         readings = (*self._about(), *self._connected(), *_queue_levels(queue))
         emit(Readings(now, self.health.name, readings))
         self.health.succeeded(now, events=1, duration=time.monotonic() - started)

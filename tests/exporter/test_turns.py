@@ -7,6 +7,7 @@ from exporter.observations import (
     BackendsSeen,
     BusGap,
     ClockBasis,
+    LanguageModelSeen,
     LogLine,
     PipelineReported,
     SessionSeen,
@@ -505,6 +506,28 @@ class TestTheAgent:
         [turn] = feed(TurnAssembler(), self.account())
         assert turn.outcome == "completed"
         assert turn.values[stages.TTFV.key] == pytest.approx(250.0)
+
+    def test_it_tells_the_trace_the_language_model_and_speech_recognition(self):
+        heard = {stages.STT_REQUESTED: 999.5, stages.STT_TRANSCRIBED: 999.7}
+        account = self.account(
+            marks=self.MARKS | heard,
+            llm_model="qwen-max",
+            traceparent="00-…",
+            samples={stages.RENDER_FPS.key: 100.0},
+        )
+        assembler = TurnAssembler()
+        feed(assembler, LanguageModelSeen(1.0, "qwen-turbo", "openai_compatible"))
+        [turn] = feed(assembler, account)
+        assert (turn.llm_model, turn.llm_provider) == ("qwen-max", "openai_compatible")
+        assert turn.traceparent == "00-…"
+        assert turn.values[stages.STT.key] == pytest.approx(200.0)
+        assert turn.value_sources[stages.RENDER_FPS.key] == "agent"
+
+    def test_without_it_the_language_model_is_the_one_the_target_names(self):
+        assembler = TurnAssembler()
+        feed(assembler, LanguageModelSeen(1.0, "qwen-turbo", None))
+        [turn] = feed(assembler, *speech(1000.0))
+        assert (turn.llm_model, turn.llm_provider, turn.traceparent) == ("qwen-turbo", None, None)
 
     def test_its_failures_are_failures(self):
         error = {"code": "SPEAK_FAILED", "message": "boom"}
