@@ -26,6 +26,8 @@ BACKEND: Final = "opentalking.backend"
 AVATAR: Final = "opentalking.avatar"
 CHUNK: Final = "talkscope.chunk"
 GEN_AI_OPERATION: Final = "gen_ai.operation.name"
+GEN_AI_PROVIDER: Final = "gen_ai.provider.name"
+GEN_AI_MODEL: Final = "gen_ai.request.model"
 ERROR_TYPE: Final = "error.type"
 
 ON_TURNS: Final[dict[str, str]] = {
@@ -50,6 +52,11 @@ ON_STAGES: Final[dict[str, str]] = {
     STAGE_OWNER: "who owns the stage",
     STAGE_SOURCE: "who saw its end: `agent`, `bus`, `sse`, `log`, `client`, or `estimated`",
     GEN_AI_OPERATION: "`chat`, on the language model's stage",
+    GEN_AI_PROVIDER: (
+        "whose interface is asked, on that stage: `openai` for all that speak its protocol, else "
+        "what OpenTalking calls it"
+    ),
+    GEN_AI_MODEL: "the model that was asked, on that stage, when the agent or OpenTalking tells",
     CHUNK: "number of the chunk, from 1, on spans of chunks",
 }
 """Attributes of the spans inside a turn."""

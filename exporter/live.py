@@ -1,14 +1,14 @@
-"""Which sessions live just now, and how well their sound and picture agree.
+"""Which sessions live just now, and how they do.
 
-What comes in: the same observations that `exporter.turns` gets. What goes out: counts by state
-and the last A/V drift of each session. Pure. It must not know Prometheus, nor how turns are
-assembled.
+What comes in: the same observations that `exporter.turns` gets, and the turns that it finished.
+What goes out: counts by state, and how the last turns of live sessions did. Pure. It must not
+know Prometheus, nor how turns are assembled.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
 
@@ -21,6 +21,8 @@ from exporter.observations import (
     TurnOpened,
     TurnReported,
 )
+from exporter.stages import Outcome
+from exporter.turn_record import Turn
 
 SILENT_S = 900.0
 """A session without any news for this long is taken for gone: OpenTalking may close one without
@@ -37,14 +39,15 @@ class SessionState(StrEnum):
     SPEAKING = "speaking"
 
 
-_GONE = frozenset({"closing", "closed", "error"})
+_LIVE = tuple(stages.STAGES[key] for key in stages.LIVE)
 
 
 @dataclass(slots=True)
 class _Live:
     news_at: float
     state: SessionState = SessionState.IDLE
-    drift_s: float | None = None
+    values: dict[str, float] = field(default_factory=dict)
+    """Of `stages.LIVE`, as last told, in base units."""
 
 
 class LiveSessions:
@@ -64,7 +67,7 @@ class LiveSessions:
             case TargetEvent():
                 self._event(seen)
             case SessionSeen(state=state, outcome=outcome):
-                if outcome is not None or state in _GONE:
+                if outcome is not None or state in upstream.GONE_STATES:
                     self._forget(seen.session)
                 else:
                     live = self._session(seen.session, seen.at)
@@ -73,20 +76,23 @@ class LiveSessions:
             case TurnOpened():
                 self._session(seen.session, seen.at)
             case TurnReported():
-                live = self._session(seen.opened.session, seen.opened.at)
-                drift = seen.samples.get(stages.AV_DRIFT.key)
-                if live is not None and drift is not None:
-                    live.drift_s = stages.AV_DRIFT.to_base(drift)
+                self._session(seen.opened.session, seen.opened.at)
             case PipelineReported():
                 self._session(seen.session, seen.at)
             case _:
                 pass
 
-    def gave_up(self, session: str) -> None:
-        """Nothing is heard of the session's turn any more: it cannot be said to speak."""
-        live = self._sessions.get(session)
-        if live is not None:
+    def finished(self, turn: Turn) -> None:
+        """Take a finished turn."""
+        live = self._sessions.get(turn.session)
+        if live is None:
+            return
+        if turn.outcome is Outcome.INCOMPLETE:
+            # Nothing is heard of it any more: the session cannot be said to speak.
             live.state = SessionState.IDLE
+        for stage in _LIVE:
+            if stage.key in turn.values:
+                live.values[stage.key] = stage.to_base(turn.values[stage.key])
 
     def tick(self, now: float) -> None:
         """Forget what has long been silent; sessions are kept in order of their last news."""
@@ -103,12 +109,22 @@ class LiveSessions:
             found[live.state] += 1
         return found
 
-    def drifts(self) -> tuple[float, float] | None:
-        """The worst and the median A/V drift of live sessions, seconds, signed; None: unknown."""
-        known = [live.drift_s for live in self._sessions.values() if live.drift_s is not None]
+    def last(self, stage: stages.Stage) -> tuple[float, float] | None:
+        """The worst and the median of the sessions' last values, in base units; None: unknown.
+
+        Of drift the worst is the furthest from zero, with its sign.
+        """
+        known = [v for s in self._sessions.values() if (v := s.values.get(stage.key)) is not None]
         if not known:
             return None
-        return max(known, key=abs), median(known)
+        match stage.better:
+            case "higher":
+                worst = min(known)
+            case "lower":
+                worst = max(known)
+            case _:
+                worst = max(known, key=abs)
+        return worst, median(known)
 
     def _event(self, event: TargetEvent) -> None:
         live = self._session(event.session, event.at)

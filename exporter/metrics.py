@@ -4,25 +4,31 @@ What comes in: finished `Turn` records, `Readings`, session records, source heal
 out: an exposition text, classic or OpenMetrics with trace-id exemplars. It must not know where
 any of it was seen. Families, buckets and help texts come from the catalogue.
 
-Labels are bounded: model, backend, startup, leads, outcome, device, queue, source. No session,
-no user, no text.
+Labels are bounded: model, backend, startup, leads, outcome, device, queue, role, source, cause. No
+session, no user, no text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from exporter import __version__, stages
+from exporter.arbiter import EventArbiter
 from exporter.health import SourceHealth
+from exporter.histogram import Histogram
 from exporter.live import LiveSessions
 from exporter.observations import Reading, Readings
+from exporter.processes import Processes
 from exporter.turn_record import SessionRecord, Turn
 from exporter.turns import TurnAssembler
+
+OPEN_METRICS: Final = "application/openmetrics-text"
 
 UNKNOWN = "unknown"
 OTHER = "other"
@@ -39,29 +45,35 @@ class Metrics:
     """The exporter's registry. One instance a process."""
 
     def __init__(
-        self, health: Iterable[SourceHealth], assembler: TurnAssembler, live: LiveSessions
+        self,
+        health: Iterable[SourceHealth],
+        assembler: TurnAssembler,
+        live: LiveSessions,
+        arbiter: EventArbiter,
+        processes: Processes,
     ) -> None:
         self.registry = CollectorRegistry()
-        self._histograms = {
-            stage.key: Histogram(
-                stage.family,
-                stage.meaning,
-                labelnames=_labels(stage),
-                buckets=stage.buckets,
-                registry=self.registry,
-            )
-            for stage in stages.STAGES.values()
-            if stage.instrument is stages.Instrument.HISTOGRAM and stage.family
-        }
-        # Looking labels up costs more than observing.
-        self._children: dict[tuple[str, ...], Histogram] = {}
+        """Everything but the histograms, which write themselves."""
+        self._histograms: dict[str, Histogram] = {}
+        self._sums: dict[str, Counter] = {}
+        for stage in stages.STAGES.values():
+            if stage.family is None:
+                continue
+            if stage.instrument is stages.Instrument.HISTOGRAM:
+                self._histograms[stage.key] = Histogram(
+                    stage.family, stage.meaning, _labels(stage), stage.buckets
+                )
+            elif stage.instrument is stages.Instrument.COUNTER:
+                count = stages.Count(stage.family, stage.meaning, _labels(stage))
+                self._sums[stage.key] = self._counter(count)
         self._turns = self._counter(stages.TURNS)
         self._errors = self._counter(stages.ERRORS)
         self._error_codes: set[str] = set()
         self._levels = _Levels()
         self.registry.register(self._levels)
         self.registry.register(_Sessions(live))
-        self.registry.register(_SelfMetrics(list(health), assembler))
+        self.registry.register(_Agents(processes))
+        self.registry.register(_SelfMetrics(list(health), assembler, arbiter))
 
     def _counter(self, count: stages.Count) -> Counter:
         return Counter(count.family, count.meaning, labelnames=count.labels, registry=self.registry)
@@ -76,20 +88,26 @@ class Metrics:
         for key, value in turn.values.items():
             histogram = self._histograms.get(key)
             if histogram is None:
+                if key in self._sums:
+                    self._add(key, value, labels)
                 continue
             stage = stages.STAGES[key]
             base = stage.to_base(value)
-            leads = (SOUND if base > 0 else PICTURE,) if stage.is_signed else ()
-            name = (key, *labels, *leads)
-            child = self._children.get(name)
-            if child is None:
-                child = self._children[name] = histogram.labels(*labels, *leads)
-            child.observe(abs(base) if leads else base, exemplar)
+            if stage.is_signed:
+                leads = SOUND if base > 0 else PICTURE
+                histogram.child(*labels, leads).observe(abs(base), exemplar)
+            else:
+                histogram.child(*labels).observe(base, exemplar)
+
+    def _add(self, key: str, value: float, labels: tuple[str, ...]) -> None:
+        # A counter refuses to fall; a client that tells less than none tells nothing.
+        if value >= 0:
+            self._sums[key].labels(*labels).inc(stages.STAGES[key].to_base(value))
 
     def value_of_nobody(self, stage: stages.Stage, value: float) -> None:
         """Observe a value, in the key's unit, of which only the stage is known."""
         histogram = self._histograms[stage.key]
-        histogram.labels(*(UNKNOWN for _ in _labels(stage))).observe(stage.to_base(value))
+        histogram.child(*(UNKNOWN for _ in _labels(stage))).observe(stage.to_base(value))
 
     def _bounded(self, code: str) -> str:
         """The code, or `other`: a target that invents codes must not invent series."""
@@ -104,7 +122,7 @@ class Metrics:
         for key in fresh:
             histogram = self._histograms.get(key)
             if histogram is not None:
-                child = histogram.labels(record.model or UNKNOWN, record.backend or UNKNOWN)
+                child = histogram.child(record.model or UNKNOWN, record.backend or UNKNOWN)
                 child.observe(stages.STAGES[key].to_base(record.values[key]))
 
     def readings(self, readings: Readings) -> None:
@@ -113,8 +131,12 @@ class Metrics:
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The exposition and its content type, in the format `accept` asks for."""
-        encoder, content_type = choose_encoder(accept)
-        return encoder(self.registry), content_type
+        _, content_type = choose_encoder(accept)
+        open_metrics = content_type.startswith(OPEN_METRICS)
+        # Whatever escaping of names was asked for: no name of ours needs any.
+        encoder, content_type = choose_encoder(OPEN_METRICS if open_metrics else "")
+        texts = [h.write(open_metrics=open_metrics) for h in self._histograms.values()]
+        return "".join(texts).encode() + encoder(self.registry), content_type
 
 
 def _labels(stage: stages.Stage) -> tuple[str, ...]:
@@ -155,22 +177,44 @@ class _Sessions(Collector):
         for state, number in self._live.counts().items():
             sessions.add_metric([state], number)
         yield sessions
-        drifts = self._live.drifts()
-        if drifts is not None:
-            drift = _gauge(stages.LIVE_DRIFT)
-            for statistic, value in zip(("worst", "median"), drifts, strict=True):
-                drift.add_metric([statistic], value)
-            yield drift
+        for key, gauge in stages.LIVE.items():
+            last = self._live.last(stages.STAGES[key])
+            if last is not None:
+                family = _gauge(gauge)
+                for statistic, value in zip(("worst", "median"), last, strict=True):
+                    family.add_metric([statistic], value)
+                yield family
         yield _count(stages.SESSIONS_SEEN, self._live.seen)
         yield _count(stages.TALKING, self._live.speeches)
+
+
+class _Agents(Collector):
+    """What the agents have lost."""
+
+    def __init__(self, processes: Processes) -> None:
+        self._processes = processes
+
+    def collect(self) -> Iterator[Metric]:
+        for count, lost in (
+            (stages.AGENT_DROPPED, self._processes.dropped),
+            (stages.AGENT_REFUSED, self._processes.refused),
+            (stages.AGENT_FAILURES, self._processes.failures),
+        ):
+            family = CounterMetricFamily(count.family, count.meaning, labels=count.labels)
+            for role, number in lost.items():
+                family.add_metric([role], number)
+            yield family
 
 
 class _SelfMetrics(Collector):
     """How the exporter itself and its sources are doing."""
 
-    def __init__(self, health: list[SourceHealth], assembler: TurnAssembler) -> None:
+    def __init__(
+        self, health: list[SourceHealth], assembler: TurnAssembler, arbiter: EventArbiter
+    ) -> None:
         self._health = health
         self._assembler = assembler
+        self._arbiter = arbiter
 
     def collect(self) -> Iterator[Metric]:
         build = GaugeMetricFamily(
@@ -187,8 +231,18 @@ class _SelfMetrics(Collector):
             ),
             (
                 "talkscope_events_ignored",
-                "Events of no open turn, or that a better source brings as well.",
+                "Events of no open turn.",
                 seen_by.events_ignored,
+            ),
+            (
+                "talkscope_events_repeated",
+                "Events that did not count because another source brings them.",
+                self._arbiter.repeated,
+            ),
+            (
+                "talkscope_events_recovered",
+                "Events that counted late: the source that was believed turned out to be away.",
+                self._arbiter.recovered,
             ),
             (
                 "talkscope_sessions_dropped",
@@ -222,7 +276,14 @@ class _SelfMetrics(Collector):
             "talkscope_source_events", "Observations of a source.", labels=("source",)
         )
         dropped = CounterMetricFamily(
-            "talkscope_source_dropped", "Input that could not be used.", labels=("source",)
+            "talkscope_source_dropped",
+            "Input that could not be used, by the cause; no series before the first.",
+            labels=("source", "cause"),
+        )
+        gaps = CounterMetricFamily(
+            "talkscope_source_gaps",
+            "Interruptions after which a source answered again, having perhaps missed something.",
+            labels=("source",),
         )
         failures = CounterMetricFamily(
             "talkscope_source_failures", "Failed readings of a source.", labels=("source",)
@@ -235,9 +296,11 @@ class _SelfMetrics(Collector):
             if health.duration is not None:
                 duration.add_metric(name, health.duration)
             events.add_metric(name, health.events)
-            dropped.add_metric(name, health.dropped)
+            for cause, number in health.dropped_by.items():
+                dropped.add_metric([health.name, cause], number)
+            gaps.add_metric(name, health.gaps)
             failures.add_metric(name, health.failures)
-        yield from (up, seen, duration, events, dropped, failures)
+        yield from (up, seen, duration, events, dropped, gaps, failures)
 
 
 def _gauge(gauge: stages.Gauge) -> GaugeMetricFamily:

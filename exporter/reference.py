@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Final
 
 from exporter import attributes, stages
-from exporter.spans import span_name
-from exporter.stages import Instrument, Kind, Scope, Stage
+from exporter.spans import IN_TRACES, span_name
+from exporter.stages import Instrument, Scope, Stage
 
 INTRODUCTION = """\
 # Metrics
@@ -43,14 +43,25 @@ TRACES = """\
 Generated from `exporter/stages.py` and `exporter/attributes.py` by `python -m exporter.reference
 docs`; do not edit.
 
-One trace a turn, sent over OTLP when `OTEL_EXPORTER_OTLP_ENDPOINT` (or `…_TRACES_ENDPOINT`) is
-set; `OTEL_EXPORTER_OTLP_PROTOCOL` is `http/protobuf` (default) or `grpc`, and all standard
-`OTEL_*` variables are honoured, `OTEL_TRACES_SAMPLER` among them. The root span `turn` runs from
-the turn's first mark to its last; its children are the stages that were seen, with their true
-start and end, so children lie inside it and never overlap by more than the clocks' uncertainty.
-With the agent, each chunk of the synthesis backend is a span `render_chunk`. A turn is linked to
-the session's turn before it. A failed turn has an error status and an event `error`, an
-interrupted one an event `interrupted`.
+One trace a turn, or its part of a trace (see below), sent over OTLP when
+`OTEL_EXPORTER_OTLP_ENDPOINT` (or `…_TRACES_ENDPOINT`) is set; `OTEL_EXPORTER_OTLP_PROTOCOL` is
+`http/protobuf` (default) or `grpc`, and all standard `OTEL_*` variables are honoured,
+`OTEL_TRACES_SAMPLER` among them. The root span `turn` runs from the turn's first mark to its
+last; its children are the stages that were seen, with their true start and end, so children lie
+inside it and never overlap by more than the clocks' uncertainty. With the agent, each chunk of
+the synthesis backend is a span `render_chunk`. A turn is linked to the session's turn before it.
+A failed turn has an error status and an event `error`, an interrupted one an event `interrupted`.
+
+**Joining a trace.** Where the agent tells the W3C `traceparent` of the request that asked for a
+turn, the span `turn` belongs to that trace as a child of that span. Whether it is kept follows the
+flag of the `traceparent` under the default sampler, `parentbased_always_on`, and under every other
+`parentbased_…`; a sampler that is not parent-based decides alone. Everything else begins a trace
+of its own.
+
+**The language model.** The span `llm_first_token` carries the attributes of OpenTelemetry's
+semantic conventions for generative AI (in development there, so their names may still change). It
+keeps its own name and ends at the first token that is not blank, where the conventions' span goes
+on to the end of the answer: OpenTalking speaks the first sentence while the model still writes.
 
 What a person said or heard never enters a span: there is no attribute for it.
 """
@@ -58,9 +69,8 @@ What a person said or heard never enters a span: there is no attribute for it.
 
 def traces() -> str:
     """The page on spans."""
-    chain = [s for s in stages.turn_intervals() if s.kind is Kind.ELEMENTARY and not s.unseen]
     parts = [TRACES, "## Spans inside a turn\n"]
-    rows = ((f"`{span_name(s)}`", s.boundaries, s.owner) for s in chain)
+    rows = ((f"`{span_name(s)}`", s.boundaries, s.owner) for s in IN_TRACES)
     parts.append("\n".join(_rows(("span", "from → to", "owner"), rows)) + "\n")
     for title, names in (
         ("Attributes of a turn", attributes.ON_TURNS),
@@ -116,7 +126,8 @@ def _table(chosen: Iterable[Stage]) -> str:
 def _family(stage: Stage) -> str:
     if stage.instrument is Instrument.REPORT_ONLY:
         return "report only"
-    return f"`{stage.family}` ({stage.instrument})"
+    suffix = "_total" if stage.instrument is Instrument.COUNTER else ""
+    return f"`{stage.family}{suffix}` ({stage.instrument})"
 
 
 def _where(chosen: Iterable[Stage]) -> Iterator[str]:

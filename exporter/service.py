@@ -16,19 +16,28 @@ from typing import Any, Final
 from exporter import steady_clock
 from exporter.accelerators import host
 from exporter.accelerators.nvidia import NvidiaSource
+from exporter.arbiter import EventArbiter
 from exporter.bundle import Bundle
 from exporter.config import Config, changed
 from exporter.delivery import CountedSpans
 from exporter.live import LiveSessions
 from exporter.metrics import Metrics
-from exporter.observations import Observation, Readings, TargetEvent, TargetStarted
+from exporter.observations import (
+    BusGap,
+    BusLost,
+    Observation,
+    ProcessReported,
+    Readings,
+    TargetEvent,
+    TargetStarted,
+)
+from exporter.processes import Processes
 from exporter.sources import SourceTask
 from exporter.sources.ingest import Ingest
 from exporter.sources.log_lines import LogCommandSource, LogSource
 from exporter.sources.omnirt import OmniRtMetrics, OmniRtSource
 from exporter.sources.opentalking_http import OpenTalkingHttpSource
 from exporter.sources.redis_bus import RedisBusSource
-from exporter.stages import Outcome
 from exporter.turn_record import Turn
 from exporter.turns import TurnAssembler
 
@@ -68,7 +77,11 @@ class Exporter:
         if self._spans.enabled:
             self.health.append(self._spans.health)
         self._live = LiveSessions()
-        self.metrics = Metrics(self.health, self._assembler, self._live)
+        self._arbiter = EventArbiter()
+        self._processes = Processes()
+        self.metrics = Metrics(
+            self.health, self._assembler, self._live, self._arbiter, self._processes
+        )
         if self.omnirt:
             self.metrics.registry.register(OmniRtMetrics(self.omnirt))
         self._bundle = Bundle(config.bundle, now=steady_clock.now()) if config.bundle else None
@@ -102,22 +115,40 @@ class Exporter:
     def emit(self, seen: Observation) -> None:
         """Take one observation. Never raises: a sink that fails is logged and the rest goes on."""
         try:
-            if isinstance(seen, Readings):
-                self.metrics.readings(seen)
-                if self._bundle is not None:
-                    self._bundle.readings(seen)
-                return
-            if isinstance(seen, TargetEvent) and self._bundle is not None:
-                self._bundle.event(seen)
-            self._live.feed(seen)
-            self._publish(self._assembler.feed(seen))
+            match seen:
+                case TargetEvent():
+                    if self._arbiter.take(seen):
+                        self._event(seen)
+                case Readings():
+                    self._readings(seen)
+                case ProcessReported():
+                    self._readings(self._processes.feed(seen))
+                case BusLost(since=since):
+                    for event in self._arbiter.bus_lost(since):
+                        self._event(event)
+                case BusGap(began=began, ended=ended):
+                    self._arbiter.bus_returned(began, ended)
+                    self._publish(self._assembler.feed(seen))
+                case _:
+                    self._live.feed(seen)
+                    self._publish(self._assembler.feed(seen))
         except Exception:
             log.exception("an observation of type %s was lost", type(seen).__name__)
 
+    def _event(self, event: TargetEvent) -> None:
+        if self._bundle is not None:
+            self._bundle.event(event)
+        self._live.feed(event)
+        self._publish(self._assembler.feed(event))
+
+    def _readings(self, readings: Readings) -> None:
+        self.metrics.readings(readings)
+        if self._bundle is not None:
+            self._bundle.readings(readings)
+
     def take_marks(self, body: bytes) -> tuple[int, int]:
         """Take a batch of marks; see `exporter.sources.ingest.Ingest.take`."""
-        bus_is_up = self.bus is not None and self.bus.health.up
-        return self.ingest.take(body, self.emit, relayed_events=not bus_is_up)
+        return self.ingest.take(body, self.emit)
 
     @property
     def open_turns(self) -> int:
@@ -155,6 +186,8 @@ class Exporter:
         try:
             now = steady_clock.now()
             self._live.tick(now)
+            if (processes := self._processes.tick(now)) is not None:
+                self._readings(processes)
             self._publish(self._assembler.tick(now))
             for stage, value in self._assembler.take_values_of_nobody():
                 self.metrics.value_of_nobody(stage, value)
@@ -163,10 +196,9 @@ class Exporter:
 
     def _publish(self, turns: list[Turn]) -> None:
         for turn in turns:
-            if turn.outcome is Outcome.INCOMPLETE:
-                self._live.gave_up(turn.session)
             self._trace(turn)
             self.metrics.turn(turn)
+            self._live.finished(turn)
             if self._bundle is not None:
                 self._bundle.turn(turn)
         for record, fresh in self._assembler.take_sessions():
@@ -182,9 +214,10 @@ class Exporter:
 
     async def _close(self) -> None:
         self._publish(self._assembler.finish())
+        # First the spans, so that the bundle says what became of them.
+        await self._flush_spans()
         if self._bundle is not None:
             self._bundle.close(self.describe(), now=steady_clock.now())
-        await self._flush_spans()
 
     async def _flush_spans(self) -> None:
         # The SDK's force_flush does not keep to its timeout, and an executor's thread would be
@@ -202,11 +235,10 @@ class Exporter:
         deadline = time.monotonic() + FLUSH_S
         while not done.is_set():
             if time.monotonic() > deadline:
-                log.warning(
-                    "the OTLP endpoint took no spans for %.0f s; those waiting are lost", FLUSH_S
-                )
-                return
+                break
             await asyncio.sleep(0.02)
+        if left := self._spans.give_up():
+            log.warning("the OTLP endpoint did not take %d spans in %.0f s", left, FLUSH_S)
 
     def describe(self) -> dict[str, Any]:
         """What is known of the deployment: `target.json` of the bundle, without its schema."""

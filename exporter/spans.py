@@ -13,9 +13,10 @@ from collections import OrderedDict
 from opentelemetry import trace
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
-from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace import Link, Span, SpanContext, SpanKind, Status, StatusCode
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from exporter import __version__, attributes, stages
 from exporter.stages import Outcome
@@ -46,9 +47,13 @@ class Spans:
         )
         self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
         if exporter is not None:
-            self._provider.add_span_processor(BatchSpanProcessor(exporter))
+            self._provider.add_span_processor(self._processor(exporter))
         self._tracer = self._provider.get_tracer("talkscope", __version__)
         self._last_of_session: OrderedDict[str, SpanContext] = OrderedDict()
+
+    def _processor(self, exporter: SpanExporter) -> SpanProcessor:
+        """What takes ended spans to the exporter."""
+        return BatchSpanProcessor(exporter)
 
     @classmethod
     def from_environment(cls) -> Spans:
@@ -84,7 +89,7 @@ class Spans:
         begin, end = min(turn.marks.values()), max(turn.marks.values())
         root = self._tracer.start_span(
             TURN_SPAN,
-            context=Context(),
+            context=_parent(turn),
             kind=SpanKind.SERVER,
             start_time=_nanoseconds(begin),
             attributes=_turn_attributes(turn),
@@ -94,7 +99,7 @@ class Spans:
             # Not sampled: an exemplar must not point at a trace that nobody keeps.
             return
         context = trace.set_span_in_context(root)
-        for stage in stages.turn_intervals():
+        for stage in IN_TRACES:
             if stage.start in turn.marks and stage.end in turn.marks:
                 self._stage(stage, turn, context)
         for number, chunk in enumerate(turn.chunks, 1):
@@ -139,8 +144,8 @@ class Spans:
         span.end(_nanoseconds(max(begin, end)))
 
     def _stage(self, stage: stages.Stage, turn: Turn, context: Context) -> None:
-        if stage.kind is not stages.Kind.ELEMENTARY or stage.start is None or stage.end is None:
-            return
+        assert stage.start is not None
+        assert stage.end is not None
         begin, end = turn.marks[stage.start], turn.marks[stage.end]
         if end < begin:
             return
@@ -152,19 +157,52 @@ class Spans:
             attributes={
                 attributes.STAGE_OWNER: stage.owner,
                 attributes.STAGE_SOURCE: turn.mark_sources.get(stage.end, ""),
-                **_CALLS.get(stage, {}),
+                **(_language_model(turn) if stage is stages.LLM_FIRST_TOKEN_LATENCY else {}),
             },
         )
         span.end(_nanoseconds(end))
 
 
-_CALLS: dict[stages.Stage, dict[str, str]] = {
-    # OpenTelemetry's semantic conventions for generative AI: a chat's first token.
-    stages.LLM_FIRST_TOKEN_LATENCY: {attributes.GEN_AI_OPERATION: "chat"},
-    stages.TTS_FIRST_PCM_LATENCY: {},
-    stages.AVATAR_FIRST_FRAME_LATENCY: {},
-}
-"""Stages that wait for another service, and what their spans say besides."""
+_CALLS = frozenset(
+    {
+        stages.STT,
+        stages.LLM_FIRST_TOKEN_LATENCY,
+        stages.TTS_FIRST_PCM_LATENCY,
+        stages.AVATAR_FIRST_FRAME_LATENCY,
+    }
+)
+"""Stages that wait for another service."""
+
+IN_TRACES = tuple(
+    stage
+    for stage in stages.turn_intervals()
+    # Recognition is part of what the client sees as its latency, and no other stage shows it.
+    if (stage.kind is stages.Kind.ELEMENTARY or stage is stages.STT) and not stage.unseen
+)
+"""Stages that have a span."""
+
+_PROVIDERS = {"openai_compatible": "openai"}
+"""OpenTalking's name of a provider → the well-known value of `gen_ai.provider.name`. The
+conventions name the interface that is asked, whoever runs the model behind it."""
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+
+
+def _parent(turn: Turn) -> Context:
+    """The remote span that asked for the turn; without one the turn begins a trace."""
+    if turn.traceparent is None:
+        return Context()
+    return _PROPAGATOR.extract({"traceparent": turn.traceparent}, Context())
+
+
+def _language_model(turn: Turn) -> dict[str, str]:
+    """Attributes after the semantic conventions for generative AI, of a chat's first token."""
+    told = {attributes.GEN_AI_OPERATION: "chat"}
+    if turn.llm_provider is not None:
+        told[attributes.GEN_AI_PROVIDER] = _PROVIDERS.get(turn.llm_provider, turn.llm_provider)
+    if turn.llm_model is not None:
+        told[attributes.GEN_AI_MODEL] = turn.llm_model
+    return told
 
 
 def span_name(stage: stages.Stage) -> str:

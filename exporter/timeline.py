@@ -61,7 +61,7 @@ def _server_marks(turn: Turn, seen: Evidence) -> None:
         bounds.append(seen.timing_at - generated / 1000.0)
     if bounds:
         bounds += [at for at in (seen.entered, seen.llm_started) if at is not None]
-    source = seen.started_source or Source.SSE
+    source = seen.source or Source.SSE
     if bounds:
         entered = min(bounds)
         _set_mark(turn, stages.SPEAK_ENTERED, entered, source)
@@ -104,6 +104,10 @@ def _agent_marks(turn: Turn, told: PipelineReported) -> None:
     """Take the agent's instants over: it read them where they happened, on the same clock."""
     for name, at in told.marks.items():
         _set_mark(turn, name, at, Source.AGENT)
+    for key, value in told.samples.items():
+        turn.values[key], turn.value_sources[key] = value, Source.AGENT.value
+    turn.llm_model = told.llm_model or turn.llm_model
+    turn.traceparent = told.traceparent
     turn.chunks = list(told.chunks)
     if told.first_video is not None and told.first_audio is not None:
         turn.first_timestamps = {"video": told.first_video, "audio": told.first_audio}
@@ -189,6 +193,8 @@ def _why_absent(stage: stages.Stage, turn: Turn, seen: Evidence, *, expect_log: 
         return stage.unseen
     if stage is stages.ASR_FINAL_LATENCY and turn.input is not InputKind.SPEECH:
         return f"the input was {turn.input or 'not spoken'}"
+    if stage is stages.STT and turn.input is InputKind.TEXT:
+        return f"the input was {turn.input}"
     if turn.outcome is not Outcome.COMPLETED:
         return f"the turn ended as {turn.outcome} before it"
     wanted = {sight.source for sight in stage.sights}

@@ -33,6 +33,11 @@ class Turn:
     trace_id: str | None = None
     input: InputKind | None = None
     phase: Phase | None = None
+    llm_model: str | None = None
+    """The language model: as the agent saw it asked, or as the target says it is configured."""
+    llm_provider: str | None = None
+    traceparent: str | None = None
+    """The trace of the request that asked for the turn, when the agent tells."""
     error: dict[str, str] | None = None
     marks: dict[str, float] = field(default_factory=dict)
     mark_sources: dict[str, str] = field(default_factory=dict)
@@ -92,7 +97,8 @@ class Evidence:
     opened: TurnOpened | None = None
     reported: TurnReported | None = None
     started_at: float | None = None
-    started_source: Source | None = None
+    source: Source | None = None
+    """Who brought the latest of its events."""
     media_started_at: float | None = None
     timing_at: float | None = None
     timing: dict[str, Any] | None = None
@@ -101,8 +107,9 @@ class Evidence:
     interrupted: bool = False
     gap: bool = False
     """The bus was away while this turn spoke: its end may have been missed."""
-    end_missed: bool = False
-    """It was: the session was found not speaking afterwards."""
+    missed_at: float | None = None
+    """When the session was found not speaking afterwards; whoever relays its events may still
+    tell how it ended."""
     error: dict[str, str] | None = None
     line: upstream.PipelineTimingLine | None = None
     pipeline: PipelineReported | None = None
@@ -135,8 +142,6 @@ class Evidence:
             return Outcome.FAILED
         if self.reported is not None:
             return self.reported.outcome
-        if self.end_missed:
-            return Outcome.INCOMPLETE
         if self.interrupted:
             return Outcome.INTERRUPTED
         if self.pipeline is not None:

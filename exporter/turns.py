@@ -20,6 +20,7 @@ from exporter import stages, timeline, upstream
 from exporter.observations import (
     BackendsSeen,
     BusGap,
+    LanguageModelSeen,
     LogLine,
     Observation,
     PipelineReported,
@@ -44,8 +45,11 @@ AGENT_GRACE_S = 2.0
 AGENT_MEMORY_S = 600.0
 """An agent that has been silent for this long is not waited for."""
 
-SAME_EVENT_S = 2.0
-"""An event that two sources bring is one event if they bring it within this time."""
+SAME_SPEECH_S = 2.0
+"""The agent's account belongs to the speech whose start was seen within this time of its own."""
+
+GAP_GRACE_S = 2.0
+"""How long a turn whose end the bus missed waits for whoever relays the session's events."""
 
 TURN_LIMIT_S = 600.0
 """A turn without any news for this long is closed as it is."""
@@ -68,8 +72,6 @@ class _Session:
     drafts: deque[Evidence] = field(default_factory=deque)
     has_news: bool = False
     published: set[str] = field(default_factory=set)
-    source: Source = Source.SSE
-    """The best source that has brought events of this session."""
 
 
 class TurnAssembler:
@@ -92,6 +94,7 @@ class TurnAssembler:
         self._sessions: dict[str, _Session] = {}
         self._with_news: list[_Session] = []
         self._backends: dict[str, str] = {}
+        self._language_model = LanguageModelSeen(0.0, None, None)
         self._lines: deque[LogLine] = deque(maxlen=10_000)
         self._windows: deque[tuple[float, float]] = deque(maxlen=10_000)
         self._next_is_cold = False
@@ -130,11 +133,14 @@ class TurnAssembler:
             case BackendsSeen():
                 self._backends.update(seen.backends)
                 return []
+            case LanguageModelSeen():
+                self._language_model = seen
+                return []
             case TargetStarted():
                 self._next_is_cold = True
                 return []
             case BusGap():
-                self._gap(seen)
+                self._gap()
                 return []
             case _:
                 return []
@@ -213,34 +219,29 @@ class TurnAssembler:
                     record.values[stage.key] = value
                     record.absent.pop(stage.key, None)
 
-    def _gap(self, gap: BusGap) -> None:
+    def _gap(self) -> None:
         for state in self._sessions.values():
             for draft in state.drafts:
-                draft.gap = draft.gap or (draft.speaking and draft.started_source is Source.BUS)
+                draft.gap = draft.gap or draft.speaking
 
     def _end_missed(self, state: _Session, at: float) -> None:
         """The session does not speak any more, and the bus was away when its turn ended."""
         for draft in state.drafts:
-            if draft.gap and draft.speaking:
-                draft.end_missed = True
-                draft.ended_at, draft.ended_source, draft.news_at = at, Source.BUS, at
+            if draft.gap and draft.speaking and draft.missed_at is None:
+                draft.missed_at = draft.news_at = at
 
     def _event(self, event: TargetEvent) -> None:
         state = self._session(event.session, event.at)
-        if _RANK[event.source] < _RANK[state.source]:
-            self.events_ignored += 1
-            return
-        state.source = event.source
         if event.name == upstream.SPEECH_STARTED:
             self._speech_started(state, event)
             return
-        draft = next((d for d in reversed(state.drafts) if d.started_at is not None), None)
+        draft = _told_of(state, event)
         if draft is None or draft.ended_at is not None:
             # Late news of a turn that is closed, such as speech.ended twelve seconds after
             # an error, or of one that began before we did.
             self.events_ignored += event.name.startswith("speech.")
             return
-        draft.news_at = event.at
+        draft.news_at, draft.source = event.at, event.source
         match event.name:
             case upstream.SPEECH_MEDIA_STARTED:
                 draft.media_started_at = event.at
@@ -262,17 +263,8 @@ class TurnAssembler:
 
     def _speech_started(self, state: _Session, event: TargetEvent) -> None:
         for draft in state.drafts:
-            if (
-                draft.speaking
-                and draft.started_source is not event.source
-                and draft.started_at is not None
-                and abs(event.at - draft.started_at) < SAME_EVENT_S
-            ):
-                draft.started_at = min(draft.started_at, event.at)
-                draft.started_source = event.source
-                return
-        for draft in state.drafts:
-            if draft.speaking:
+            # A turn whose end was missed had ended before: the session was not speaking.
+            if draft.speaking and draft.missed_at is None:
                 # OpenTalking interrupts a running speech before it begins the next.
                 draft.ended_at, draft.ended_source = event.at, event.source
                 draft.interrupted = True
@@ -289,7 +281,7 @@ class TurnAssembler:
         if waiting is None:
             waiting = Evidence(event.at)
             state.drafts.append(waiting)
-        waiting.started_at, waiting.started_source = event.at, event.source
+        waiting.started_at, waiting.source = event.at, event.source
         waiting.news_at = event.at
 
     def _draft_of_client(self, opened: TurnOpened) -> Evidence:
@@ -319,13 +311,13 @@ class TurnAssembler:
             for d in state.drafts
             if d.pipeline is None
             and d.started_at is not None
-            and abs(d.started_at - seen.entered) < SAME_EVENT_S
+            and abs(d.started_at - seen.entered) < SAME_SPEECH_S
         ]
         if fitting:
             draft = min(fitting, key=lambda d: abs((d.started_at or 0.0) - seen.entered))
         else:
             # Nobody brings this session's events: the agent alone tells of the turn.
-            draft = Evidence(seen.at, started_at=seen.entered, started_source=Source.AGENT)
+            draft = Evidence(seen.at, started_at=seen.entered, source=Source.AGENT)
             state.drafts.append(draft)
         draft.pipeline, draft.news_at = seen, seen.at
         if draft.error is None and seen.error is not None:
@@ -374,8 +366,11 @@ class TurnAssembler:
     def _is_over(self, draft: Evidence, now: float) -> bool:
         if now - draft.news_at > self.turn_limit_s:
             return True
+        missed = draft.speaking and draft.missed_at is not None
+        if missed and draft.reported is None and now - draft.news_at <= GAP_GRACE_S:
+            return False
         ended = draft.ended_at if draft.ended_at is not None else draft.news_at
-        server_done = draft.ended_at is not None or draft.error is not None
+        server_done = draft.ended_at is not None or draft.error is not None or missed
         if draft.reported is not None:
             if draft.started_at is None:
                 return (
@@ -406,9 +401,13 @@ class TurnAssembler:
             avatar=record.avatar,
             startup=self._startup(state.turns),
             outcome=draft.outcome,
-            error=draft.error or (dict(_BUS_GAP) if draft.end_missed else None),
+            llm_model=self._language_model.model,
+            llm_provider=self._language_model.provider,
+            error=draft.error,
             timing=draft.timing,
         )
+        if turn.outcome is Outcome.INCOMPLETE and draft.missed_at is not None:
+            turn.error = dict(_BUS_GAP)
         window = draft.speech_window()
         if window is not None:
             begin, end = window
@@ -458,14 +457,24 @@ class TurnAssembler:
         return any(w is not None and w[0] <= instant <= w[1] for w in windows)
 
 
+def _told_of(state: _Session, event: TargetEvent) -> Evidence | None:
+    """The turn that an event tells of: the last that had begun by then.
+
+    If by its time none had, the clock was set back, and it is the last of all.
+    """
+    last: Evidence | None = None
+    for draft in reversed(state.drafts):
+        if draft.started_at is not None:
+            if draft.started_at <= event.at:
+                return draft
+            last = last or draft
+    return last
+
+
 _BUS_GAP = {
     "code": "BUS_GAP",
     "message": "the connection to Redis was lost while the turn spoke",
 }
-
-_RANK = {Source.SSE: 0, Source.AGENT: 1, Source.BUS: 2}
-"""Of several sources that bring a session's events the best is believed, and it alone."""
-
 
 _LLM_FIELD = stages.LLM_FIRST_TOKEN_LATENCY.log_field or ""
 

@@ -30,6 +30,11 @@ PING: Final = "ping"
 SPEAKING_STATE: Final = "speaking"
 """State of a session, in its hash, while an answer is generated."""
 
+STATE_FIELD: Final = "state"
+CLOSED_STATE: Final = "closed"
+GONE_STATES: Final = frozenset({"closing", CLOSED_STATE, "error"})
+"""States of a session, in its hash, that it does not come back from."""
+
 EVENT_CHANNEL_PREFIX: Final = "opentalking:events:"
 EVENT_CHANNEL_PATTERN: Final = EVENT_CHANNEL_PREFIX + "*"
 SESSION_KEY_PREFIX: Final = "opentalking:session:"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pynvml
 
-from exporter import stages
+from exporter import stages, steady_clock
 from exporter.health import SourceHealth
 from exporter.observations import Reading, Readings
 from exporter.sources import Emit
@@ -49,10 +49,10 @@ class NvidiaSource:
             reason = _reason(error)
             if self.health.reason != reason:
                 self.health.failed(reason)
-                emit(Readings(time.time(), self.health.name))
+                emit(Readings(steady_clock.now(), self.health.name))
             self._shutdown()
             return False
-        emit(Readings(time.time(), self.health.name, tuple(readings)))
+        emit(Readings(steady_clock.now(), self.health.name, tuple(readings)))
         self.health.succeeded(time.time(), events=1, duration=time.monotonic() - started)
         return True
 

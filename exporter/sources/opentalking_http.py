@@ -14,7 +14,13 @@ import httpx
 
 from exporter import stages, steady_clock, upstream
 from exporter.health import SourceHealth
-from exporter.observations import BackendsSeen, Reading, Readings, TargetStarted
+from exporter.observations import (
+    BackendsSeen,
+    LanguageModelSeen,
+    Reading,
+    Readings,
+    TargetStarted,
+)
 from exporter.sources import Emit
 
 POLL_S = 2.0
@@ -65,8 +71,17 @@ class OpenTalkingHttpSource:
         if was_down:
             emit(TargetStarted(now))
         emit(BackendsSeen(now, {str(m.get("id")): str(m.get("backend")) for m in self.models}))
-        emit(Readings(now, self.health.name, (*self._connected(), *_queue_levels(queue))))
+        told = self.target_health
+        model, provider = told.get("llm_model") or None, told.get("llm_provider") or None
+        emit(LanguageModelSeen(now, model, provider))
+        readings = (*self._about(), *self._connected(), *_queue_levels(queue))
+        emit(Readings(now, self.health.name, readings))
         self.health.succeeded(time.time(), events=1, duration=time.monotonic() - started)
+
+    def _about(self) -> list[Reading]:
+        if self.mode is None:
+            return []
+        return [Reading(stages.TARGET_INFO.name, 1.0, {"mode": self.mode})]
 
     def _connected(self) -> list[Reading]:
         return [

@@ -33,6 +33,15 @@ def messages(sessions: int, turns: int) -> Iterator[tuple[str, str]]:
                 yield channel, json.dumps(told)
 
 
+def open_sessions(url: str, sessions: int) -> None:
+    """Write the hashes that OpenTalking keeps of its sessions."""
+    told = {"model": "wav2lip", "avatar_id": "demo", "state": "ready"}
+    with redis.Redis.from_url(url) as client, client.pipeline(transaction=False) as batch:
+        for session in range(sessions):
+            batch.hset(f"{upstream.SESSION_KEY_PREFIX}sess_{session}", mapping=told)
+        batch.execute()
+
+
 def publish(url: str, traffic: list[tuple[str, str]]) -> None:
     """Publish as fast as Redis takes it."""
     with redis.Redis.from_url(url) as client:

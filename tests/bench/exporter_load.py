@@ -18,7 +18,7 @@ from pathlib import Path
 import httpx
 
 from exporter import stages
-from tests.bench.bus_traffic import TURN, UNLIMITED, messages, publish
+from tests.bench.bus_traffic import TURN, UNLIMITED, messages, open_sessions, publish
 from tests.bench.exporter_events import sample
 from tests.bench.measurement import Measurement
 from tests.processes import exporter, redis_server, wait_until
@@ -93,6 +93,7 @@ def _loaded() -> Iterator[tuple[str, int, str]]:
             ),
         ):
             wait_until(lambda: sample(url, 'up{source="bus"}') == 1, "the subscription")
+            open_sessions(redis_url, SESSIONS)
             publish(redis_url, list(messages(SESSIONS, TURNS_AT_A_TIME)))
             _until_counted(url, SESSIONS * TURNS_AT_A_TIME)
             yield url, child.pid, redis_url

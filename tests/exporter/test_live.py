@@ -2,8 +2,9 @@ import pytest
 
 from exporter import stages, upstream
 from exporter.live import SILENT_S, LiveSessions, SessionState
-from exporter.observations import ClockBasis, SessionSeen, TargetEvent, TurnOpened, TurnReported
-from exporter.stages import InputKind, Outcome, Source
+from exporter.observations import SessionSeen, TargetEvent
+from exporter.stages import Outcome, Source
+from tests.exporter import example
 from tests.recordings import sse_events
 
 IDLE, SPEAKING, QUEUED = SessionState.IDLE, SessionState.SPEAKING, SessionState.QUEUED
@@ -13,10 +14,8 @@ def event(name, session="s", at=1.0, **data):
     return TargetEvent(at, Source.BUS, session, name, data)
 
 
-def reported(drift_ms, session="s", at=1.0):
-    opened = TurnOpened(at, session, "1", at, InputKind.TEXT, None, ClockBasis(0.0, 0.0))
-    samples = {} if drift_ms is None else {stages.AV_DRIFT.key: drift_ms}
-    return TurnReported(opened, marks={}, outcome=Outcome.COMPLETED, samples=samples)
+def finished(value, session="s", stage=stages.AV_DRIFT):
+    return example.turn(session=session, values={} if value is None else {stage.key: value})
 
 
 @pytest.fixture
@@ -34,8 +33,8 @@ def test_a_session_speaks_between_its_events(live):
 
 def test_a_session_whose_turn_was_given_up_does_not_speak(live):
     live.feed(event(upstream.SPEECH_STARTED))
-    live.gave_up("s")
-    live.gave_up("never seen")
+    live.finished(example.turn(session="s", outcome=Outcome.INCOMPLETE))
+    live.finished(example.turn(session="never seen", outcome=Outcome.INCOMPLETE))
     assert live.counts() == {QUEUED: 0, IDLE: 1, SPEAKING: 0}
 
 
@@ -75,17 +74,42 @@ def test_a_silent_session_is_forgotten(live):
     assert live.counts()[SPEAKING] == 1
 
 
-def test_the_worst_drift_keeps_its_sign(live):
-    assert live.drifts() is None
-    for session, drift in (("a", 20.0), ("b", -130.0), ("c", 5.0), ("d", None)):
-        live.feed(reported(drift, session))
-    assert live.drifts() == pytest.approx((-0.130, 0.005))
+@pytest.mark.parametrize(
+    ("stage", "told", "worst", "middle"),
+    [
+        (stages.AV_DRIFT, (20.0, -130.0, 5.0, None), -0.130, 0.005),
+        (stages.PLAYBACK_FPS, (25.0, 12.0, 24.0, None), 12.0, 24.0),
+        (stages.RENDER_FPS, (100.0, 90.0, 400.0, None), 90.0, 100.0),
+        (stages.STEADY_CHUNK, (60.0, 500.0, 61.0, None), 0.5, 0.061),
+    ],
+    ids=lambda value: getattr(value, "key", ""),
+)
+def test_the_worst_is_the_worst_for_a_viewer(live, stage, told, worst, middle):
+    assert live.last(stage) is None
+    for session, value in zip("abcd", told, strict=True):
+        live.feed(event(upstream.SPEECH_STARTED, session))
+        live.finished(finished(value, session, stage))
+    assert live.last(stage) == pytest.approx((worst, middle))
 
 
-def test_the_drift_of_a_closed_session_is_withdrawn(live):
-    live.feed(reported(20.0))
+def test_a_turn_without_a_value_leaves_the_last_one(live):
+    live.feed(event(upstream.SPEECH_STARTED))
+    live.finished(finished(20.0))
+    live.finished(finished(None))
+    assert live.last(stages.AV_DRIFT) == (0.02, 0.02)
+
+
+def test_the_values_of_a_closed_session_are_withdrawn(live):
+    live.feed(event(upstream.SPEECH_STARTED))
+    live.finished(finished(20.0))
     live.feed(SessionSeen(2.0, "s", outcome=Outcome.COMPLETED))
-    assert live.drifts() is None
+    assert live.last(stages.AV_DRIFT) is None
+
+
+def test_a_turn_of_a_session_that_is_gone_does_not_bring_it_back(live):
+    live.finished(finished(20.0))
+    assert live.last(stages.AV_DRIFT) is None
+    assert sum(live.counts().values()) == 0
 
 
 def test_a_recording_ends_idle(live):

@@ -5,18 +5,13 @@ from prometheus_client.openmetrics.parser import (
 from prometheus_client.parser import text_string_to_metric_families as parse_classic
 
 from exporter import stages, upstream
+from exporter.arbiter import EventArbiter
 from exporter.health import SourceHealth
 from exporter.live import LiveSessions
 from exporter.metrics import ERROR_CODES, Metrics
-from exporter.observations import (
-    ClockBasis,
-    Reading,
-    Readings,
-    TargetEvent,
-    TurnOpened,
-    TurnReported,
-)
-from exporter.stages import Outcome, Source
+from exporter.observations import AgentLosses, ProcessReported, Reading, Readings, TargetEvent
+from exporter.processes import Processes
+from exporter.stages import Source
 from exporter.turn_record import SessionRecord
 from exporter.turns import TurnAssembler
 from tests.exporter import example
@@ -41,8 +36,13 @@ def assembler():
 
 
 @pytest.fixture
-def metrics(health, assembler, live):
-    return Metrics([health], assembler, live)
+def processes():
+    return Processes()
+
+
+@pytest.fixture
+def metrics(health, assembler, live, processes):
+    return Metrics([health], assembler, live, EventArbiter(), processes)
 
 
 def samples(metrics, accept=""):
@@ -106,12 +106,52 @@ def test_live_sessions_are_counted_by_state(metrics, live):
     assert value(metrics, "opentalking_talking_transitions_total") == 1
 
 
-def test_live_drift_is_absent_until_it_is_known(metrics, live):
-    assert value(metrics, "opentalking_live_av_drift_seconds", statistic="worst") is None
-    opened = TurnOpened(1.0, "a", "1", 1.0, None, None, ClockBasis(0.0, 0.0))
-    samples = {stages.AV_DRIFT.key: -130.0}
-    live.feed(TurnReported(opened, marks={}, outcome=Outcome.COMPLETED, samples=samples))
-    assert value(metrics, "opentalking_live_av_drift_seconds", statistic="worst") == -0.13
+@pytest.mark.parametrize(
+    ("stage", "told", "base"),
+    [
+        (stages.AV_DRIFT, -130.0, -0.13),
+        (stages.PLAYBACK_FPS, 24.5, 24.5),
+        (stages.RENDER_FPS, 90.0, 90.0),
+        (stages.STEADY_CHUNK, 60.0, 0.06),
+    ],
+    ids=lambda value: getattr(value, "key", ""),
+)
+def test_the_last_value_of_live_sessions_is_absent_until_it_is_known(
+    metrics, live, stage, told, base
+):
+    family = stages.LIVE[stage.key].family
+    live.feed(TargetEvent(1.0, Source.BUS, "sess_1", upstream.SPEECH_STARTED, {}))
+    assert value(metrics, family, statistic="worst") is None
+    live.finished(example.turn(values={stage.key: told}))
+    assert value(metrics, family, statistic="worst") == base
+    assert value(metrics, family, statistic="median") == base
+
+
+def test_freezes_add_up_over_turns_in_base_units(metrics):
+    labels = {"model": "wav2lip", "backend": "omnirt", "startup": "steady"}
+    assert value(metrics, "opentalking_freezes_total", **labels) is None
+    for freezes, frozen in ((2.0, 700.0), (0.0, 0.0), (1.0, 300.0), (-1.0, -5.0)):
+        told = {stages.FREEZES.key: freezes, stages.FROZEN.key: frozen}
+        metrics.turn(example.turn(values=told))
+    assert value(metrics, "opentalking_freezes_total", **labels) == 3
+    assert value(metrics, "opentalking_frozen_seconds_total", **labels) == 1.0
+
+
+def test_what_agents_lost_is_counted_by_role(metrics, processes):
+    worker = stages.ProcessRole.WORKER
+    processes.feed(ProcessReported(1.0, "a", worker, losses=AgentLosses(3, 2, 1)))
+    for name, lost in (("dropped", 3), ("refused", 2), ("failures", 1)):
+        assert value(metrics, f"talkscope_agent_{name}_total", role="worker") == lost
+
+
+def test_what_is_dropped_says_why_and_gaps_are_counted(metrics, health):
+    health.drop("malformed", 2)
+    health.drop("rate_limited")
+    health.gaps += 1
+    dropped = "talkscope_source_dropped_total"
+    assert value(metrics, dropped, source="bus", cause="malformed") == 2
+    assert value(metrics, dropped, source="bus", cause="rate_limited") == 1
+    assert value(metrics, "talkscope_source_gaps_total", source="bus") == 1
 
 
 def test_a_value_without_a_turn_is_observed_as_nobodys(metrics):
@@ -180,3 +220,12 @@ def test_promtool_has_no_remark(metrics):
     )
     body, _ = metrics.render("")
     assert remarks(body) == b""
+
+
+def test_a_scraper_that_asks_for_other_names_gets_ours_as_they_are(metrics):
+    metrics.turn(example.turn())
+    plain, content_type = metrics.render(OPENMETRICS)
+    for escaping in ("allow-utf-8", "underscores", "dots", "values"):
+        asked = f"{OPENMETRICS};version=1.0.0;escaping={escaping},text/plain;q=0.5"
+        assert metrics.render(asked)[1] == content_type
+        assert len(metrics.render(asked)[0]) == len(plain)

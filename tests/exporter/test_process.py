@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+from datetime import UTC, datetime
 
 import httpx
 import pytest
@@ -18,8 +20,8 @@ from tests.recordings import sse_events
 NOWHERE = "http://127.0.0.1:9"
 
 
-def relay(url, name):
-    """Send a recorded event stream as a client relays it."""
+def relay(url, name, *, later=0.0):
+    """Send a recorded event stream as a client relays it, as if it had happened so much later."""
     events = sse_events(name)
     records = [
         {
@@ -32,7 +34,8 @@ def relay(url, name):
         }
         for number, (at, event, data) in enumerate(events, 1)
     ]
-    body = {"version": 1, "origin": "test", "records": records}
+    clock = {"offset_seconds": later}
+    body = {"version": 1, "origin": "test", "clock": clock, "records": records}
     answer = httpx.post(f"{url}/v1/marks", json=body)
     assert answer.status_code == 202
     assert answer.json() == {"accepted": len(records), "duplicates": 0}
@@ -158,12 +161,18 @@ def test_a_followed_log_names_the_llm_and_tts_stages(tmp_path):
         wait_until(
             lambda: 'source_up{source="log"} 1.0' in httpx.get(f"{url}/metrics").text, "the log"
         )
-        stamp = "2026-11-22T16:29:33.939000Z INFO:x:"
-        assert upstream.line_time(stamp) > started
+        # Just now: lines that are long past are given up before an event can claim them.
+        later = time.time() - started
+        said = datetime.fromtimestamp(started + later + 0.1, UTC)
+        stamp = f"{said.isoformat(timespec='microseconds').removesuffix('+00:00')}Z INFO:x:"
+        assert upstream.line_time(stamp) > started + later
         with log.open("a") as file:
             file.write(f"{stamp}TTS sentence done | a | first_pcm=187ms total=1\n")
             file.write(f"{stamp}Speak pipeline timing: session={session} llm_first_token_ms=147\n")
-        relay(url, "unified_wav2lip_synth.sse.txt")
+        relay(url, "unified_wav2lip_synth.sse.txt", later=later)
+        wait_until(
+            lambda: "opentalking_turns_total{" in httpx.get(f"{url}/metrics").text, "the turn"
+        )
         child.terminate()
         assert child.wait(20) == 0
     [turn] = [json.loads(line) for line in (tmp_path / "b/turns.jsonl").read_text().splitlines()]

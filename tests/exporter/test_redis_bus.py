@@ -7,7 +7,8 @@ import pytest
 from redis.asyncio import Redis
 
 from exporter import stages, upstream
-from exporter.observations import BusGap, Readings, SessionSeen, TargetEvent
+from exporter.live import LiveSessions
+from exporter.observations import BusGap, BusLost, Readings, SessionSeen, TargetEvent
 from exporter.sources import redis_bus
 from exporter.sources.redis_bus import RedisBusSource, without_password
 from tests.processes import free_port, process, redis_binary, redis_server
@@ -91,6 +92,49 @@ def test_queue_levels_are_those_of_redis(redis_url):
         (stages.QUEUE_LEVEL.name, "flashtalk_slot"): 2.0,
         (stages.SLOT_OCCUPIED.name, None): 1.0,
     }
+
+
+def test_a_session_that_ends_without_an_event_is_told_of(redis_url, monkeypatch):
+    """OpenTalking closes a session by its hash alone; a hash expires, and some are just deleted."""
+    monkeypatch.setattr(redis_bus, "STATES_S", 0.05)
+    ends = {"closes": "closing", "closed": "closed", "fails": "error"}
+
+    async def run():
+        async with Redis.from_url(redis_url) as redis:
+            for session in (*ends, "expires", "stays"):
+                await open_session(redis, session)
+            async with listening(redis_url) as (_, seen):
+                await until(lambda: len(of(SessionSeen, seen)) == 5)
+                for session, state in ends.items():
+                    await redis.hset(upstream.SESSION_KEY_PREFIX + session, "state", state)
+                await redis.delete(upstream.SESSION_KEY_PREFIX + "expires")
+                await until(lambda: len(of(SessionSeen, seen)) == 9)
+                # Once is enough.
+                await asyncio.sleep(0.2)
+                return of(SessionSeen, seen)[5:]
+
+    told = asyncio.run(run())
+    assert {s.session: s.state for s in told} == ends | {"expires": "closed"}
+    live = LiveSessions()
+    for seen in (SessionSeen(1.0, s, state="ready") for s in (*ends, "expires", "stays")):
+        live.feed(seen)
+    for seen in told:
+        live.feed(seen)
+    assert sum(live.counts().values()) == 1
+
+
+def test_a_session_that_never_had_a_hash_is_not_taken_for_ended(redis_url, monkeypatch):
+    monkeypatch.setattr(redis_bus, "STATES_S", 0.05)
+
+    async def run():
+        async with Redis.from_url(redis_url) as redis, listening(redis_url) as (source, seen):
+            await until(lambda: source.health.up)
+            await redis.publish(upstream.EVENT_CHANNEL_PREFIX + "s", PING)
+            await until(lambda: of(TargetEvent, seen))
+            await asyncio.sleep(0.3)
+            return of(SessionSeen, seen)
+
+    assert asyncio.run(run()) == []
 
 
 def test_foreign_messages_are_counted_and_skipped(redis_url):
@@ -200,6 +244,9 @@ def test_a_redis_that_goes_away_and_comes_back(tmp_path):
 
     health, seen = asyncio.run(run())
     [gap] = of(BusGap, seen)
+    # It was told at once, so that relays count meanwhile.
+    assert {lost.since for lost in of(BusLost, seen)} == {gap.began}
+    assert seen.index(of(BusLost, seen)[0]) < seen.index(gap)
     assert health.gaps == 1
     [event] = of(TargetEvent, seen)
     assert event.at <= gap.began < gap.ended

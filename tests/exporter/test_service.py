@@ -11,10 +11,10 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from exporter import service, stages
+from exporter import service, stages, upstream
 from exporter.config import parse
 from exporter.health import SourceHealth
-from exporter.observations import Reading, Readings
+from exporter.observations import BusGap, BusLost, Reading, Readings, SessionSeen, TargetEvent
 from tests.exporter.test_omnirt import omnirt
 from tests.exporter.test_process import NOWHERE, relay
 from tests.processes import exporter, wait_until
@@ -222,7 +222,10 @@ def test_an_endpoint_that_hangs_does_not_hold_up_the_stop(tmp_path, protocol):
             assert child.wait(60) == 0
         assert held
     assert json.loads((bundle / "manifest.json").read_text())["complete"] is True
-    assert "those waiting are lost" in (tmp_path / "exporter.log").read_text()
+    told = json.loads((bundle / "target.json").read_text())["sources"]["otlp"]
+    assert told["events"] == 0
+    lost = told["dropped_by"]["left_at_stop"]
+    assert f"did not take {lost} spans" in (tmp_path / "exporter.log").read_text()
 
 
 def test_a_source_that_breaks_starts_again_without_its_old_values(monkeypatch):
@@ -253,3 +256,43 @@ def test_a_source_that_breaks_starts_again_without_its_old_values(monkeypatch):
     health, text = asyncio.run(run())
     assert health.reason == "broke with KeyError: 'a mistake of ours'"
     assert stages.SLOT_OCCUPIED.family not in text
+
+
+def test_a_clients_relay_takes_over_while_redis_is_away(tmp_path):
+    """In every sink: a turn whose end the bus missed is whole, and no event is there twice."""
+    told = [upstream.SPEECH_STARTED, upstream.SPEECH_MEDIA_STARTED, upstream.SPEECH_ENDED]
+    told = [(1000.0 + i, name, {"text": "x"}) for i, name in enumerate(told)]
+    arguments = ["--target", NOWHERE, "--bundle", str(tmp_path / "bundle")]
+    exporter = service.Exporter(parse(arguments, {}))
+
+    def relay(*events):
+        relay.sequence += 1
+        records = [
+            {"kind": "event", "sequence": relay.sequence + i, "session": "s", "unix": at + 0.01}
+            | {"event": name, "data": data}
+            for i, (at, name, data) in enumerate(events)
+        ]
+        relay.sequence += len(records)
+        body = {"version": 1, "origin": "test", "records": records}
+        exporter.take_marks(json.dumps(body).encode())
+
+    relay.sequence = 0
+    exporter.emit(TargetEvent(told[0][0], stages.Source.BUS, "s", *told[0][1:]))
+    relay(*told[:2])
+    exporter.emit(BusLost(1000.5))
+    relay(told[2])
+    exporter.emit(BusGap(1000.5, 1005.0))
+    exporter.emit(SessionSeen(1005.1, "s", state="ready"))
+    exporter._bundle.close({}, now=1006.0)
+    bundle = tmp_path / "bundle"
+    events = [json.loads(line) for line in (bundle / "events.jsonl").read_text().splitlines()]
+    assert [(e["source"], e["event"]) for e in events] == [
+        ("bus", upstream.SPEECH_STARTED),
+        ("sse", upstream.SPEECH_MEDIA_STARTED),
+        ("sse", upstream.SPEECH_ENDED),
+    ]
+    [turn] = [json.loads(line) for line in (bundle / "turns.jsonl").read_text().splitlines()]
+    assert (turn["outcome"], turn["error"]) == ("completed", None)
+    text = exporter.metrics.render("")[0].decode()
+    assert "opentalking_talking_transitions_total 1.0" in text
+    assert "talkscope_events_recovered_total 1.0" in text

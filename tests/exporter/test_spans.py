@@ -20,6 +20,10 @@ def spans(request, receiver, monkeypatch):
     return Spans.from_environment()
 
 
+LLM = stages.LLM_FIRST_TOKEN_LATENCY.key.removesuffix("_ms")
+TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
+
+
 def attributes(span):
     return {a.key: a.value.string_value or a.value.double_value for a in span.attributes}
 
@@ -96,6 +100,71 @@ def test_the_llm_stage_follows_the_conventions_for_generative_ai(spans, receiver
     [llm] = [s for s in receiver.spans if s.name == name]
     assert attributes(llm)["gen_ai.operation.name"] == "chat"
     assert llm.kind == llm.SPAN_KIND_CLIENT
+
+
+@pytest.mark.parametrize(
+    ("provider", "told"), [("openai_compatible", "openai"), ("dashscope", "dashscope")]
+)
+def test_the_llm_stage_names_the_model_and_whose_interface_was_asked(
+    spans, receiver, provider, told
+):
+    spans.turn(example.turn(llm_model="qwen-turbo", llm_provider=provider))
+    spans.close()
+    [llm] = [s for s in receiver.spans if s.name == LLM]
+    assert attributes(llm)["gen_ai.provider.name"] == told
+    assert attributes(llm)["gen_ai.request.model"] == "qwen-turbo"
+    [root] = [s for s in receiver.spans if not s.parent_span_id]
+    assert not [name for name in attributes(root) if name.startswith("gen_ai.")]
+
+
+def test_a_language_model_that_nobody_names_is_absent(spans, receiver):
+    spans.turn(example.turn())
+    spans.close()
+    [llm] = [s for s in receiver.spans if s.name == LLM]
+    assert [n for n in attributes(llm) if n.startswith("gen_ai.")] == ["gen_ai.operation.name"]
+
+
+def test_a_turn_joins_the_trace_of_the_request_that_asked_for_it(spans, receiver):
+    turn = example.turn(traceparent=f"00-{TRACE}-{PARENT}-01")
+    spans.turn(turn)
+    spans.close()
+    assert {s.trace_id.hex() for s in receiver.spans} == {TRACE}
+    assert turn.trace_id == TRACE
+    [root] = [s for s in receiver.spans if s.name == "turn"]
+    assert root.parent_span_id.hex() == PARENT
+    assert {s.parent_span_id for s in receiver.spans if s is not root} == {root.span_id}
+
+
+def test_a_request_whose_trace_nobody_keeps_has_no_spans(spans, receiver):
+    turn = example.turn(traceparent=f"00-{TRACE}-{PARENT}-00")
+    spans.turn(turn)
+    spans.close()
+    assert receiver.spans == []
+    assert turn.trace_id is None
+
+
+def test_a_parents_flag_wins_over_a_ratio(receiver, monkeypatch):
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", receiver.http_url)
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER", "parentbased_traceidratio")
+    monkeypatch.setenv("OTEL_TRACES_SAMPLER_ARG", "0")
+    spans = Spans.from_environment()
+    spans.turn(example.turn())
+    spans.turn(example.turn(traceparent=f"00-{TRACE}-{PARENT}-01"))
+    spans.close()
+    assert {s.trace_id.hex() for s in receiver.spans} == {TRACE}
+
+
+def test_speech_recognition_has_a_span(spans, receiver):
+    turn = example.turn()
+    turn.marks |= {
+        stages.STT_REQUESTED: example.START - 0.5,
+        stages.STT_TRANSCRIBED: example.START - 0.2,
+    }
+    spans.turn(turn)
+    spans.close()
+    [stt] = [s for s in receiver.spans if s.name == stages.STT.key.removesuffix("_ms")]
+    assert stt.start_time_unix_nano == round((example.START - 0.5) * 1e9)
+    assert stt.kind == stt.SPAN_KIND_CLIENT
 
 
 def test_a_turn_that_is_not_sampled_has_no_trace_id(receiver, monkeypatch):

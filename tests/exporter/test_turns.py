@@ -7,6 +7,7 @@ from exporter.observations import (
     BackendsSeen,
     BusGap,
     ClockBasis,
+    LanguageModelSeen,
     LogLine,
     PipelineReported,
     SessionSeen,
@@ -16,7 +17,14 @@ from exporter.observations import (
     TurnReported,
 )
 from exporter.stages import InputKind, Outcome, Phase, Source, Startup
-from exporter.turns import AGENT_GRACE_S, CLIENT_GRACE_S, LOG_GRACE_S, TURN_LIMIT_S, TurnAssembler
+from exporter.turns import (
+    AGENT_GRACE_S,
+    CLIENT_GRACE_S,
+    GAP_GRACE_S,
+    LOG_GRACE_S,
+    TURN_LIMIT_S,
+    TurnAssembler,
+)
 from tests.recordings import log_lines, sse_events
 
 TIMING = {
@@ -353,9 +361,45 @@ class TestABusThatWasAway:
     def test_a_turn_whose_end_was_missed_is_incomplete_and_says_why(self):
         assembler = TurnAssembler()
         feed(assembler, *speech(1000.0)[:2], self.gap())
-        [turn] = feed(assembler, SessionSeen(1004.1, "s", state="ready"))
+        assert feed(assembler, SessionSeen(1004.1, "s", state="ready")) == []
+        [turn] = assembler.tick(1004.2 + GAP_GRACE_S)
         assert turn.outcome == "incomplete"
         assert turn.error["code"] == "BUS_GAP"
+        assert stages.SPEECH_ENDED not in turn.marks
+
+    def test_a_relay_that_saw_the_end_is_believed_even_after_the_session_was_looked_up(self):
+        assembler = TurnAssembler()
+        *begun, timing, ended = speech(1000.0)
+        feed(assembler, *begun, self.gap(), SessionSeen(1004.1, "s", state="ready"))
+        relayed = [TargetEvent(e.at, Source.SSE, "s", e.name, e.data) for e in (timing, ended)]
+        [turn] = feed(assembler, *relayed)
+        assert (turn.outcome, turn.error) == ("completed", None)
+        assert turn.timing is not None
+        assert turn.mark_sources[stages.SPEECH_ENDED] == "sse"
+
+    def test_the_late_end_of_a_missed_turn_does_not_end_the_next(self):
+        assembler = TurnAssembler()
+        ended = speech(1000.0)[3]
+        feed(assembler, *speech(1000.0)[:2], self.gap(), SessionSeen(1004.1, "s", state="ready"))
+        feed(assembler, *speech(1004.5)[:2])
+        late = TargetEvent(ended.at, Source.SSE, "s", ended.name, ended.data)
+        [first] = feed(assembler, late)
+        [second] = feed(assembler, *speech(1004.5)[2:])
+        assert [t.outcome for t in (first, second)] == ["completed", "completed"]
+
+    def test_a_turn_that_begins_after_a_missed_end_interrupts_nothing(self):
+        assembler = TurnAssembler()
+        feed(assembler, *speech(1000.0)[:2], self.gap(), SessionSeen(1004.1, "s", state="ready"))
+        turns = feed(assembler, *speech(1004.5)) + assembler.tick(1010.0)
+        assert sorted(t.outcome for t in turns) == ["completed", "incomplete"]
+
+    def test_the_agents_account_of_a_turn_whose_end_was_missed_is_believed(self):
+        assembler = TurnAssembler()
+        feed(assembler, *speech(1000.0)[:2], self.gap(), SessionSeen(1004.1, "s", state="ready"))
+        marks = {stages.SPEAK_ENTERED: 1000.003, stages.SPEECH_GENERATED: 1002.0}
+        account = PipelineReported(1004.3, "s", 1000.003, marks, Outcome.COMPLETED)
+        [turn] = feed(assembler, account)
+        assert (turn.outcome, turn.error) == ("completed", None)
 
     def test_a_turn_that_still_speaks_goes_on(self):
         assembler = TurnAssembler()
@@ -371,7 +415,7 @@ class TestABusThatWasAway:
         feed(assembler, ask, *speech(1000.0)[:2], self.gap())
         feed(assembler, SessionSeen(1004.1, "s", state="ready"))
         [turn] = feed(assembler, reported(ask, 1005.0))
-        assert turn.outcome == "completed"
+        assert (turn.outcome, turn.error) == ("completed", None)
 
     def test_a_finished_turn_is_not_touched(self):
         assembler = TurnAssembler()
@@ -463,6 +507,28 @@ class TestTheAgent:
         assert turn.outcome == "completed"
         assert turn.values[stages.TTFV.key] == pytest.approx(250.0)
 
+    def test_it_tells_the_trace_the_language_model_and_speech_recognition(self):
+        heard = {stages.STT_REQUESTED: 999.5, stages.STT_TRANSCRIBED: 999.7}
+        account = self.account(
+            marks=self.MARKS | heard,
+            llm_model="qwen-max",
+            traceparent="00-…",
+            samples={stages.RENDER_FPS.key: 100.0},
+        )
+        assembler = TurnAssembler()
+        feed(assembler, LanguageModelSeen(1.0, "qwen-turbo", "openai_compatible"))
+        [turn] = feed(assembler, account)
+        assert (turn.llm_model, turn.llm_provider) == ("qwen-max", "openai_compatible")
+        assert turn.traceparent == "00-…"
+        assert turn.values[stages.STT.key] == pytest.approx(200.0)
+        assert turn.value_sources[stages.RENDER_FPS.key] == "agent"
+
+    def test_without_it_the_language_model_is_the_one_the_target_names(self):
+        assembler = TurnAssembler()
+        feed(assembler, LanguageModelSeen(1.0, "qwen-turbo", None))
+        [turn] = feed(assembler, *speech(1000.0))
+        assert (turn.llm_model, turn.llm_provider, turn.traceparent) == ("qwen-turbo", None, None)
+
     def test_its_failures_are_failures(self):
         error = {"code": "SPEAK_FAILED", "message": "boom"}
         [turn] = feed(TurnAssembler(), self.account(outcome=Outcome.FAILED, error=error))
@@ -475,28 +541,6 @@ class TestTheAgent:
         [turn] = assembler.tick(1012.1 + AGENT_GRACE_S)
         assert turn.timing is not None
         assert turn.mark_sources[stages.SPEAK_ENTERED] == "bus"
-
-    def test_an_event_that_two_sources_bring_is_one_event(self):
-        """Unified mode: a client relays over SSE what the agent relays from inside."""
-        assembler = TurnAssembler()
-        twice = [
-            TargetEvent(e.at + late, source, e.session, e.name, e.data)
-            for e in speech(1000.0)[:3]
-            for source, late in ((Source.SSE, 0.004), (Source.AGENT, 0.0))
-        ]
-        turns = feed(assembler, *twice, self.account())
-        assert [t.outcome for t in turns] == ["completed"]
-        assert turns[0].mark_sources[stages.SPEECH_TIMED] == "agent"
-
-    def test_the_better_source_is_believed_whichever_comes_first(self):
-        assembler = TurnAssembler()
-        first, *rest = speech(1000.0)
-        agent = [TargetEvent(e.at, Source.AGENT, e.session, e.name, e.data) for e in rest]
-        late = TargetEvent(1000.01, Source.SSE, first.session, first.name, first.data)
-        feed(assembler, TargetEvent(1000.0, Source.AGENT, "s", first.name, first.data), late)
-        [turn] = feed(assembler, *agent)
-        assert turn.turn == 1
-        assert assembler.events_ignored == 1
 
 
 class TestOutcomes:

@@ -61,9 +61,7 @@ def _handler(received: Received, ahead: float) -> type[BaseHTTPRequestHandler]:
                 self._answer(received.answers.pop(0), {"error": "as the test wants"})
                 return
             try:
-                accepted, duplicates = received.ingest.take(
-                    body, received.observations.append, relayed_events=True
-                )
+                accepted, duplicates = received.ingest.take(body, received.observations.append)
             except BadBatchError as error:
                 received.refusals.append(str(error))
                 self._answer(400, {"error": str(error), "field": error.field})

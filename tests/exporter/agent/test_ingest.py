@@ -25,7 +25,7 @@ def take(record):
     seen = []
     clock = {"offset_seconds": 0.5, "uncertainty_seconds": 0.001}
     batch = {"version": 1, "origin": "agent-1", "clock": clock, "records": [record]}
-    Ingest().take(json.dumps(batch).encode(), seen.append, relayed_events=False)
+    Ingest().take(json.dumps(batch).encode(), seen.append)
     return seen
 
 
