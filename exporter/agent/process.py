@@ -63,7 +63,7 @@ def lag_of(seconds: Sequence[float]) -> Lag | None:
 
 
 class LoopProbe:
-    """Looks at a loop every `BEAT_S`, and calls `report` with its lag every `REPORT_S`."""
+    """Looks at a loop every `BEAT_S`, and calls `report` with its lag, now and every `REPORT_S`."""
 
     def __init__(self, report: Callable[[Lag | None], None]) -> None:
         self._report = report
@@ -76,7 +76,8 @@ class LoopProbe:
         """Begin in `loop`, from which it is called; leave another loop, if there was one."""
         self.stop()
         self._loop = loop
-        self._report_at = time.monotonic() + REPORT_S
+        # The first report comes with the first beat: it tells the exporter that we are here.
+        self._report_at = time.monotonic()
         self._wait()
 
     def stop(self) -> None:
