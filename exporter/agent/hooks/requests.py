@@ -11,7 +11,6 @@ from __future__ import annotations
 import functools
 import inspect
 import time
-from collections import OrderedDict
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -22,10 +21,10 @@ from exporter.agent.asked import Asked, traceparent_of
 from exporter.agent.hooks.setting import Hook, Watch
 from exporter.agent.hooks.tasks import FIELD
 from exporter.agent.session import SessionCreated
+from exporter.agent.transcripts import Transcripts
 
 _SPEAKING: Final = frozenset({"speak", "speak_flashtalk_audio"})
 """Commands of the tasks that start a speech."""
-_TRANSCRIPTS_KEPT: Final = 1_000
 
 
 @dataclass(slots=True)
@@ -126,29 +125,7 @@ def _created(session: Any, named: Mapping[str, Any]) -> None:
         request.created = (str(session), named.get("model"), named.get("avatar_id"))
 
 
-class _Transcripts:
-    """Recognitions whose text the client has, and may send back to be answered.
-
-    By session, the last of each; of the text only a hash is kept.
-    """
-
-    def __init__(self) -> None:
-        self._kept: OrderedDict[str, tuple[int, dict[str, float]]] = OrderedDict()
-
-    def keep(self, session: str, text: str, heard: dict[str, float]) -> None:
-        """The session's client is about to be told `text`."""
-        self._kept[session] = (hash(text.strip()), heard)
-        self._kept.move_to_end(session)
-        while len(self._kept) > _TRANSCRIPTS_KEPT:
-            self._kept.popitem(last=False)
-
-    def take(self, session: str, text: str) -> dict[str, float]:
-        """The marks of the recognition that gave `text`; none when it was typed or changed."""
-        told, heard = self._kept.pop(session, (None, {}))
-        return heard if told == hash(text.strip()) else {}
-
-
-_transcripts = _Transcripts()
+_transcripts = Transcripts()
 
 
 def _recognizing(original: Any, watch: Watch) -> Any:

@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from exporter import stages
+from exporter.agent import transcripts
 from exporter.agent.asked import Asked, from_json, traceparent_of
 from exporter.agent.hooks import requests
 from exporter.agent.hooks.tasks import FIELD
@@ -111,7 +112,7 @@ def test_other_text_and_other_sessions_have_nothing_of_it(observed, session, tex
 
 
 def test_transcripts_that_nobody_sends_back_are_forgotten(observed, monkeypatch):
-    monkeypatch.setattr(requests, "_TRANSCRIPTS_KEPT", 1)
+    monkeypatch.setattr(transcripts, "KEPT", 1)
     heard = [(f"/sessions/sess_{n}/transcribe", {}, {}) for n in (1, 2)]
     said = [(f"/sessions/sess_{n}/speak", {"text": standin.TRANSCRIPT}, {}) for n in (1, 2)]
     tasks = [task for task in ask(*heard, *said) if task["cmd"] == "speak"]
