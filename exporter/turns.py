@@ -24,13 +24,14 @@ from exporter.observations import (
     LogLine,
     Observation,
     PipelineReported,
+    ProcessReported,
     SessionSeen,
     TargetEvent,
     TargetStarted,
     TurnOpened,
     TurnReported,
 )
-from exporter.stages import Outcome, Source, Startup
+from exporter.stages import Outcome, ProcessRole, Source, Startup
 from exporter.turn_record import JOIN_TOLERANCE_S, Evidence, SessionRecord, Turn
 
 LOG_GRACE_S = 1.0
@@ -109,8 +110,13 @@ class TurnAssembler:
         """Take one observation; return the turns it finished."""
         match seen:
             case TargetEvent():
+                if seen.source is Source.AGENT:
+                    self._agent_is_heard(seen.at)
                 self._event(seen)
                 session, now = seen.session, seen.at
+            case ProcessReported(role=ProcessRole.UNIFIED | ProcessRole.WORKER):
+                self._agent_is_heard(seen.at)
+                return []
             case TurnOpened():
                 self._draft_of_client(seen)
                 session, now = seen.session, seen.at
@@ -303,8 +309,12 @@ class TurnAssembler:
         state.drafts.append(draft)
         return draft
 
+    def _agent_is_heard(self, at: float) -> None:
+        """There is an agent where the pipeline runs: turns wait for its account."""
+        self._agent_until = max(self._agent_until, at + AGENT_MEMORY_S)
+
     def _pipeline_reported(self, seen: PipelineReported) -> None:
-        self._agent_until = max(self._agent_until, seen.at + AGENT_MEMORY_S)
+        self._agent_is_heard(seen.at)
         state = self._session(seen.session, seen.at)
         fitting = [
             d

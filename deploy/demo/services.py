@@ -26,6 +26,7 @@ CHECKOUT = HERE.parents[1]
 AVATAR = "talkscope-demo"
 MODELS = ("wav2lip", "flashtalk")
 LOOPBACK = "127.0.0.1"
+AGENT = "exporter.agent"
 
 # What a process needs from its caller's environment. All else stays out: a stray OPENTALKING_*,
 # OMNIRT_*, FLASHTALK_*, PYTHONPATH or proxy variable would change what is measured.
@@ -180,17 +181,14 @@ def redis(settings: Settings, ports: Ports) -> Service:
 def opentalking_unified(settings: Settings, ports: Ports) -> Service:
     """OpenTalking in one process."""
     python = opentalking_python(settings.venvs)
-    environment = _opentalking_environment(settings, ports)
     script = [str(python.with_name("opentalking-unified"))]
     if settings.agent is not None:
-        script = ["-m", "exporter.agent", "opentalking-unified"]
-        environment["PYTHONPATH"] += f"{os.pathsep}{CHECKOUT}"
-        environment["TALKSCOPE_EXPORTER"] = settings.agent
+        script = ["-m", AGENT, "opentalking-unified"]
     return Service(
         "opentalking",
         ports.opentalking,
         [str(python), *script, f"--host={LOOPBACK}", f"--port={ports.opentalking}"],
-        environment,
+        _opentalking_environment(settings, ports),
         _opentalking_probe(settings, ports),
     )
 
@@ -200,7 +198,7 @@ def opentalking_api(settings: Settings, ports: Ports) -> Service:
     return Service(
         "opentalking",
         ports.opentalking,
-        _entry_point(settings, "apps.api.main"),
+        _entry_point(settings, "apps.api.main", "opentalking-api"),
         _opentalking_environment(settings, ports) | _split_environment(ports),
         _opentalking_probe(settings, ports),
     )
@@ -215,7 +213,7 @@ def opentalking_worker(settings: Settings, ports: Ports) -> Service:
     return Service(
         "worker",
         ports.worker,
-        _entry_point(settings, "opentalking.runtime.main"),
+        _entry_point(settings, "opentalking.runtime.main", "opentalking-worker"),
         _opentalking_environment(settings, ports) | _split_environment(ports),
         missing,
     )
@@ -231,8 +229,9 @@ def _python(venvs: Path, name: str, script: str) -> Path:
     return directory / "python"
 
 
-def _entry_point(settings: Settings, module: str) -> list[str]:
-    return [str(opentalking_python(settings.venvs)), str(HERE / "with_logging.py"), module]
+def _entry_point(settings: Settings, module: str, script: str) -> list[str]:
+    run = [module] if settings.agent is None else [f"{AGENT}.__main__", script]
+    return [str(opentalking_python(settings.venvs)), str(HERE / "with_logging.py"), *run]
 
 
 def _base_environment(settings: Settings) -> dict[str, str]:
@@ -247,8 +246,13 @@ def _base_environment(settings: Settings) -> dict[str, str]:
 
 def _opentalking_environment(settings: Settings, ports: Ports) -> dict[str, str]:
     services = f"http://{LOOPBACK}:{ports.provider}/v1"
+    path, agent = [str(HERE / "hooks")], {}
+    if settings.agent is not None:
+        path.append(str(CHECKOUT))
+        agent["TALKSCOPE_EXPORTER"] = settings.agent
     return _base_environment(settings) | {
-        "PYTHONPATH": str(HERE / "hooks"),
+        **agent,
+        "PYTHONPATH": os.pathsep.join(path),
         "TALKSCOPE_LOOPBACK_ICE": "1",
         "OPENTALKING_AVATARS_DIR": str(settings.directory / "avatars"),
         "OPENTALKING_DEFAULT_MODEL": settings.model,

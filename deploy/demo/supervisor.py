@@ -174,7 +174,9 @@ def _parser() -> argparse.ArgumentParser:
         "--restart", action="store_true", help="start a process that dies again, as a host would"
     )
     parser.add_argument(
-        "--agent", metavar="URL", help="unified mode: Talkscope's agent reports to this exporter"
+        "--agent",
+        metavar="URL",
+        help="run OpenTalking's processes under Talkscope's agent, which reports to this exporter",
     )
     add_arguments(parser, ProviderKnobs)
     add_arguments(parser, RuntimeKnobs)
@@ -204,8 +206,6 @@ def main() -> int:
     """Run from the command line; return the exit status."""
     parser = _parser()
     options = parser.parse_args()
-    if options.agent and options.mode != "unified":
-        parser.error("option --agent is for --mode unified")
     try:
         settings = Settings(
             mode=options.mode,

@@ -18,15 +18,14 @@ from exporter.agent.settings import SettingsError, from_environment
 WRONG_USAGE: Final = 64
 NOT_INSTALLED: Final = 69
 
-PIPELINE: Final = ("opentalking-unified", "opentalking-worker")
-"""What runs the pipeline, where there is something to see."""
-SCRIPTS: Final = (*PIPELINE, "opentalking-api")
-
 
 def main() -> int:
     """Run the script named first on the command line; return the exit status."""
-    if len(sys.argv) < 2 or sys.argv[1] not in SCRIPTS:
-        print(f"usage: python -m exporter.agent {'|'.join(SCRIPTS)} [ARGUMENT …]", file=sys.stderr)
+    if len(sys.argv) < 2 or sys.argv[1] not in running.SCRIPTS:
+        print(
+            f"usage: python -m exporter.agent {'|'.join(running.SCRIPTS)} [ARGUMENT …]",
+            file=sys.stderr,
+        )
         return WRONG_USAGE
     name = sys.argv.pop(1)
     sys.argv[0] = name
@@ -34,13 +33,10 @@ def main() -> int:
     if not found:
         _say(f"{name} is not installed for {sys.executable}")
         return NOT_INSTALLED
-    if name in PIPELINE:
-        try:
-            running.start(from_environment(os.environ))
-        except SettingsError as error:
-            _say(f"{name} runs unobserved: {error}")
-    else:
-        _say(f"{name} runs no pipeline, so there is nothing to add to what the exporter sees")
+    try:
+        running.start(from_environment(os.environ), running.SCRIPTS[name])
+    except SettingsError as error:
+        _say(f"{name} runs unobserved: {error}")
     result = found[0].load()()
     return int(result or 0)
 

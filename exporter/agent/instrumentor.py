@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Collection
 from importlib import import_module
 from typing import Any
@@ -37,8 +38,13 @@ class TalkscopeInstrumentor(_Base):  # type: ignore[misc]
         return ["opentalking >= 0.1, < 0.2"]
 
     def _instrument(self, **_: Any) -> None:
+        # OpenTelemetry calls while the interpreter starts, before `sys.argv` is the script's own.
+        role = running.role_of(sys.orig_argv)
+        if role is None:
+            log.debug("talkscope agent: not started: this is none of OpenTalking's processes")
+            return
         try:
-            running.start(from_environment(os.environ))
+            running.start(from_environment(os.environ), role)
         except SettingsError as error:
             log.warning("talkscope agent: not started: %s", error)
 

@@ -10,6 +10,7 @@ import time
 from typing import Any, Final, Literal
 
 from exporter import stages
+from exporter.agent.asked import Asked
 from exporter.stages import Outcome
 
 MediaKind = Literal["video", "audio"]
@@ -20,19 +21,27 @@ MEDIA_PATIENCE_S: Final = 1.0
 
 LONGEST_TEXT: Final = 2_000
 """Of an error's code and message (docs/marks.md)."""
+LONGEST_NAME: Final = 256
+"""Of a language model's name (docs/marks.md)."""
 
 
 class Speech:
-    """What is known of one speech.
+    """What is known of one speech; `asked` is what its request told.
 
     Written in OpenTalking's event loop; read by the courier's thread once it is over, except for
     the media timestamps, which may still come (one assignment each).
     """
 
-    def __init__(self, session: str, enqueued_unix: float | None) -> None:
+    def __init__(
+        self, session: str, enqueued_unix: float | None, asked: Asked | None = None
+    ) -> None:
         self.session = session
         self.over = False
-        self._enqueued_unix = enqueued_unix
+        self.llm_model: str | None = None
+        self._asked = asked or Asked()
+        self._before = dict(self._asked.marks)
+        if enqueued_unix is not None:
+            self._before[stages.INPUT_ENQUEUED] = enqueued_unix
         self._entered: float | None = None
         self._entered_unix = 0.0
         self._marks: dict[str, float] = {}
@@ -112,11 +121,10 @@ class Speech:
             return None
         entered = self._entered
         marks = {stages.SPEAK_ENTERED: 0.0}
-        if self._enqueued_unix is not None:
-            marks[stages.INPUT_ENQUEUED] = self._enqueued_unix - self._entered_unix
+        marks |= {name: unix - self._entered_unix for name, unix in self._before.items()}
         marks |= {name: at - entered for name, at in self._marks.items()}
         timestamps = {f"first_{k}_timestamp": self._timestamps.get(k) for k in MEDIA_KINDS}
-        return {
+        record = {
             "kind": "pipeline",
             "session": self.session,
             "started_unix": self._entered_unix,
@@ -126,3 +134,8 @@ class Speech:
             "outcome": self._outcome,
             "error": self._error,
         }
+        if self.llm_model is not None:
+            record["llm_model"] = self.llm_model[:LONGEST_NAME]
+        if self._asked.traceparent is not None:
+            record["traceparent"] = self._asked.traceparent
+        return record

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
 import tempfile
 import time
@@ -47,6 +48,7 @@ class Overhead(Measurement):
 
 
 TTFA = "server's time to first audio, median"
+SPREAD = "standard error of that median"
 CPU = "CPU of OpenTalking"
 
 
@@ -78,6 +80,17 @@ class _Side:
         asyncio.run(self._turns(sink))
         assert len(sink.ttfa_ms) == TURNS + 1
         self.ttfa_ms += sink.ttfa_ms[1:]
+
+    @property
+    def standard_error_ms(self) -> float:
+        """Of the median, from the median absolute deviation as if times were normal.
+
+        1.4826 makes the deviation a standard deviation, sqrt(pi/2) the mean's error the median's
+        (Huber, Robust Statistics, 1981).
+        """
+        middle = median(self.ttfa_ms)
+        deviation = 1.4826 * median(abs(ms - middle) for ms in self.ttfa_ms)
+        return math.sqrt(math.pi / 2) * deviation / math.sqrt(len(self.ttfa_ms))
 
     async def _turns(self, sink: _Sink) -> None:
         facts = self.target.facts
@@ -142,6 +155,7 @@ def run() -> Measurement:
         },
         figures={
             TTFA: (with_ms, without_ms, "ms"),
+            SPREAD: (ours.standard_error_ms, peer.standard_error_ms, "ms"),
             CPU: (ours.cpu_percent, peer.cpu_percent, "% of one core"),
         },
     )

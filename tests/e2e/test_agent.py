@@ -197,18 +197,28 @@ def test_each_way_to_end_is_told(tmp_path):
 # Runs the agent with every hook body failing.
 FAULTY = """
 import sys
-from exporter.agent import __main__, hooks
+from exporter.agent import __main__, running
 from exporter.agent.courier import Courier
+from exporter.agent.hooks import bus, media, providers, requests, tasks
+from exporter.agent.process import Levels
 from exporter.agent.speech import Speech
 
 def fault(*_, **__):
     raise ZeroDivisionError("injected")
 
-for name in ("enter", "mark", "chunk", "expect", "end", "failed"):
-    setattr(Speech, name, fault)
-for name in ("_relay", "_has_sent", "_has_encoded"):
-    setattr(hooks, name, fault)
-Courier.take = fault
+for owner, names in (
+    (Speech, ("enter", "mark", "chunk", "expect", "end", "failed")),
+    (bus, ("_relay",)),
+    (media, ("_has_sent", "_has_encoded", "_waiting")),
+    (providers, ("_name_model",)),
+    (requests, ("_begin", "_carry", "_created", "_end")),
+    (tasks, ("_read",)),
+    (Levels, ("chunk_requested", "chunk_returned")),
+    (running, ("read",)),
+    (Courier, ("take",)),
+):
+    for name in names:
+        setattr(owner, name, fault)
 sys.argv = ["faulty", *sys.argv[3:]]
 sys.exit(__main__.main())
 """
@@ -245,11 +255,13 @@ def test_every_hook_finds_its_target_in_the_pinned_opentalking():
     program = (
         "from exporter.agent.guard import Guard\n"
         "from exporter.agent.hooks import HOOKS, Hooks, Watch\n"
-        "hooks = Hooks()\n"
-        "hooks.set(HOOKS, Watch(print, Guard()))\n"
-        "print(len(HOOKS), hooks.missing)\n"
+        "for role, wanted in HOOKS.items():\n"
+        "    hooks = Hooks()\n"
+        "    hooks.set(wanted, Watch(print, Guard()))\n"
+        "    print(role, len(wanted), hooks.missing)\n"
+        "    hooks.remove()\n"
     )
     done = subprocess.run(
         [python, "-c", program], capture_output=True, text=True, cwd=ROOT, check=True
     )
-    assert done.stdout.splitlines()[-1] == f"{len(HOOKS)} {{}}"
+    assert done.stdout.splitlines() == [f"{role} {len(all_)} {{}}" for role, all_ in HOOKS.items()]

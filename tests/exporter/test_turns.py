@@ -10,13 +10,14 @@ from exporter.observations import (
     LanguageModelSeen,
     LogLine,
     PipelineReported,
+    ProcessReported,
     SessionSeen,
     TargetEvent,
     TargetStarted,
     TurnOpened,
     TurnReported,
 )
-from exporter.stages import InputKind, Outcome, Phase, Source, Startup
+from exporter.stages import InputKind, Outcome, Phase, ProcessRole, Source, Startup
 from exporter.turns import (
     AGENT_GRACE_S,
     CLIENT_GRACE_S,
@@ -541,6 +542,29 @@ class TestTheAgent:
         [turn] = assembler.tick(1012.1 + AGENT_GRACE_S)
         assert turn.timing is not None
         assert turn.mark_sources[stages.SPEAK_ENTERED] == "bus"
+
+    @pytest.mark.parametrize(
+        "sign",
+        [
+            ProcessReported(999.0, "agent-1", ProcessRole.WORKER),
+            TargetEvent(999.0, Source.AGENT, "s", "session.queued", {}),
+        ],
+        ids=["its process", "its events"],
+    )
+    def test_any_sign_of_it_makes_the_first_turn_wait(self, sign):
+        assembler = TurnAssembler()
+        feed(assembler, sign)
+        bus = Source.AGENT if isinstance(sign, TargetEvent) else Source.BUS
+        events = [TargetEvent(e.at, bus, e.session, e.name, e.data) for e in speech(1000.0)]
+        assert feed(assembler, *events) == []
+        [turn] = feed(assembler, self.account())
+        assert turn.values[stages.LLM_FIRST_TOKEN_LATENCY.key] == pytest.approx(150.4, abs=0.001)
+
+    def test_the_apis_own_agent_tells_of_no_speech_and_is_not_waited_for(self):
+        assembler = TurnAssembler()
+        feed(assembler, ProcessReported(999.0, "agent-2", ProcessRole.API))
+        [turn] = feed(assembler, *speech(1000.0))
+        assert turn.outcome == "completed"
 
 
 class TestOutcomes:

@@ -1,6 +1,7 @@
 """The hooks on stand-ins of OpenTalking's shapes; tests/e2e/test_agent.py has the real thing."""
 
 import asyncio
+import gc
 import sys
 import time
 
@@ -9,56 +10,31 @@ from aiortc import RTCRtpSender
 from aiortc.rtcrtpsender import RTCEncodedFrame
 
 from exporter import stages
-from exporter.agent import hooks as hooks_module
-from exporter.agent.events import PublishedEvent
 from exporter.agent.guard import Guard
-from exporter.agent.hooks import HOOKS, Hooks, Watch
+from exporter.agent.hooks import HOOKS, Hooks, Watch, media, runner
 from exporter.agent.speech import Speech
+from exporter.stages import ProcessRole
 from tests.exporter.agent import standin
+from tests.exporter.agent.observed import Observed
 
 SENT_BEFORE, SENT = 1111, 2222
-
-
-class Observed:
-    """The stand-in under all hooks."""
-
-    def __init__(self):
-        self.items = []
-        self.guard = Guard()
-        self.hooks = Hooks()
-        self.hooks.set(HOOKS, Watch(self.items.append, self.guard))
-
-    @property
-    def speeches(self):
-        return [i.record() for i in self.items if isinstance(i, Speech)]
-
-    @property
-    def events(self):
-        return [i.record() for i in self.items if isinstance(i, PublishedEvent)]
-
-
-@pytest.fixture
-def observed(monkeypatch):
-    standin.install(monkeypatch)
-    made = Observed()
-    yield made
-    made.hooks.remove()
+ALL = HOOKS[ProcessRole.UNIFIED]
 
 
 def speak(**named):
     """One speech; returns its runner."""
 
     async def run():
-        runner = standin.FlashTalkRunner()
+        speaking = standin.FlashTalkRunner()
         enqueued = time.time() - standin.ENQUEUED_BEFORE_S
-        assert await runner.speak("hi", enqueue_unix=enqueued, **named) == "hi"
-        return runner
+        assert await speaking.speak("hi", enqueue_unix=enqueued, **named) == "hi"
+        return speaking
 
     return asyncio.run(run())
 
 
 def test_a_speech_is_told_with_all_its_marks(observed):
-    runner = speak()
+    spoken = speak()
     [record] = observed.speeches
     marks = record["marks"]
     assert list(marks) == [
@@ -74,7 +50,7 @@ def test_a_speech_is_told_with_all_its_marks(observed):
         stages.SPEECH_GENERATED,
     ]
     assert marks[stages.INPUT_ENQUEUED] == pytest.approx(-standin.ENQUEUED_BEFORE_S, abs=0.02)
-    entered_unix = time.time() - (time.perf_counter() - runner.began)
+    entered_unix = time.time() - (time.perf_counter() - spoken.began)
     assert record["started_unix"] == pytest.approx(entered_unix, abs=2e-3)
     assert observed.guard.faults == {}
     assert observed.hooks.missing == {}
@@ -117,6 +93,36 @@ def test_uploaded_audio_has_a_record_without_language_model_and_voice(observed):
         stages.SPEECH_GENERATED,
     }
     assert len(record["chunks"]) == 1
+
+
+def test_the_runner_of_third_parties_adapters_tells_the_same(observed):
+    async def run():
+        await standin.SessionRunner().chat("hi", enqueue_unix=time.time())
+
+    asyncio.run(run())
+    [record] = observed.speeches
+    marks = record["marks"]
+    assert list(marks) == [
+        stages.SPEAK_ENTERED,
+        stages.INPUT_ENQUEUED,
+        stages.LLM_REQUESTED,
+        stages.LLM_FIRST_TOKEN,
+        stages.TTS_REQUESTED,
+        stages.TTS_FIRST_PCM,
+        stages.AVATAR_REQUESTED,
+        stages.AVATAR_FIRST_FRAME,
+        stages.MEDIA_QUEUED,
+        stages.SPEECH_GENERATED,
+    ]
+    # It waits for its lock before it begins.
+    assert marks[stages.INPUT_ENQUEUED] <= -0.02
+    assert len(record["chunks"]) == 1
+
+
+def test_the_language_models_name_is_told(observed):
+    speak()
+    [record] = observed.speeches
+    assert record["llm_model"] == "qwen-turbo"
 
 
 def test_a_failure_is_told_and_raised(observed):
@@ -197,7 +203,7 @@ class Sender(RTCRtpSender):
     async def send_one(self):
         frame = await self._next_encoded_frame(None)
         if frame is not None:
-            setattr(self, hooks_module._SENT_TIMESTAMP, frame.timestamp)
+            setattr(self, media._SENT_TIMESTAMP, frame.timestamp)
 
 
 @pytest.fixture
@@ -222,13 +228,12 @@ def sender_of(queue, kind, results):
 def patched(sent, monkeypatch):
     """Like `observed`, on an encoder that the test plays."""
     standin.install(monkeypatch)
-    monkeypatch.setattr(hooks_module, "_names_sent_timestamp", callable)
     watch_guard, items = Guard(), []
     hooks = Hooks()
-    replaced = [h for h in HOOKS if h.module != "aiortc.rtcrtpsender"]
+    replaced = [h for h in ALL if h.module != "aiortc.rtcrtpsender"]
     hooks.set(replaced, Watch(items.append, watch_guard))
     original = RTCRtpSender._next_encoded_frame
-    wrapped = hooks_module._encoding(original, Watch(items.append, watch_guard))
+    wrapped = media._encoding(original, Watch(items.append, watch_guard))
     monkeypatch.setattr(RTCRtpSender, "_next_encoded_frame", wrapped)
     yield items
     hooks.remove()
@@ -250,6 +255,37 @@ def test_the_first_frame_and_sample_are_followed_to_the_wire(patched):
     asyncio.run(run())
     [record] = [i.record() for i in patched]
     assert record["media"] == {"first_video_timestamp": SENT, "first_audio_timestamp": SENT}
+
+
+def test_media_queues_are_summed_over_the_sessions_that_are_open(observed):
+    async def run():
+        first, second, closed = (standin.FlashTalkRunner() for _ in range(3))
+        assert observed.levels.media() == {"video": 0, "audio": 0}
+        await asyncio.gather(first.speak("a"), second.speak("b"), closed.speak("c"))
+        closed.webrtc.pc.connectionState = "closed"
+        assert observed.levels.media() == {"video": 8, "audio": 8}
+        del second
+        gc.collect()
+        assert observed.levels.media() == {"video": 4, "audio": 4}
+
+    asyncio.run(run())
+
+
+def test_the_backlog_is_what_the_backends_owe(observed):
+    async def run():
+        assert observed.levels.backlog is None, "nobody has been asked"
+        clients = [standin.FlashTalkWSClient(), standin.FlashHeadWSClient()]
+        owed = [asyncio.create_task(c.generate(standin.CHUNK)) for c in clients]
+        await asyncio.sleep(0)
+        assert observed.levels.backlog == 2
+        clients[0].returns.set()
+        assert await owed[0] == [len(standin.CHUNK)]
+        assert observed.levels.backlog == 1
+        owed[1].cancel()
+        await asyncio.gather(owed[1], return_exceptions=True)
+        assert observed.levels.backlog == 0
+
+    asyncio.run(run())
 
 
 def test_what_is_thrown_away_was_never_sent(patched):
@@ -279,9 +315,9 @@ def test_a_fault_of_the_agent_does_not_reach_the_pipeline(observed, monkeypatch,
         raise ZeroDivisionError("injected")
 
     monkeypatch.setattr(Speech, method, fault)
-    runner = speak()
-    assert runner.webrtc.video._queue.qsize() == 4
-    assert runner.webrtc.audio._queue.qsize() == 4
+    spoken = speak()
+    assert spoken.webrtc.video._queue.qsize() == 4
+    assert spoken.webrtc.audio._queue.qsize() == 4
     if method != "failed":
         assert sum(observed.guard.faults.values()) >= 1
 
@@ -290,7 +326,7 @@ def test_a_fault_at_the_very_beginning_does_not_either(observed, monkeypatch):
     def fault(*_, **__):
         raise ZeroDivisionError("injected")
 
-    monkeypatch.setattr(hooks_module, "_begin", fault)
+    monkeypatch.setattr(runner, "_begin", fault)
     speak()
     assert observed.speeches == []
     assert observed.guard.faults == {"speech begins": 1}
@@ -310,7 +346,7 @@ def test_a_target_that_is_gone_costs_its_stage_and_one_line(monkeypatch, caplog,
     standin.install(monkeypatch)
     monkeypatch.delattr(getattr(standin, owner), attribute)
     observed = Observed()
-    [hook] = [h for h in HOOKS if h.path == f"{owner}.{attribute}"]
+    [hook] = [h for h in ALL if h.path == f"{owner}.{attribute}"]
     assert observed.hooks.missing == {hook.place: hook.loses}
     [line] = [r.getMessage() for r in caplog.records]
     assert hook.place in line

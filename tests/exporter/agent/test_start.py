@@ -10,12 +10,13 @@ import pytest
 
 from exporter.agent import instrumentor, running
 from exporter.agent.settings import EXPORTER
+from exporter.stages import ProcessRole
 from tests.processes import ROOT, free_port
 
-SOURCES = sorted((ROOT / "exporter" / "agent").glob("*.py"))
+SOURCES = sorted((ROOT / "exporter" / "agent").rglob("*.py"))
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda p: p.name)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: str(p.relative_to(SOURCES[0].parent)))
 def test_only_what_opentalkings_environment_has_is_imported(path):
     """What of OpenTalking or OpenTelemetry is there is found out while running."""
     for node in ast.walk(ast.parse(path.read_text())):
@@ -71,9 +72,11 @@ def test_the_instrumentor_is_one_of_opentelemetrys(otel):
 def test_the_instrumentor_starts_and_stops_the_agent(otel, monkeypatch):
     made, _ = otel
     monkeypatch.setenv(EXPORTER, f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(sys, "orig_argv", ["/venv/bin/python", "/venv/bin/opentalking-worker"])
     made()._instrument()
     agent = running._agent
     assert agent is not None
+    assert agent.role is ProcessRole.WORKER
     made()._instrument()
     assert running._agent is agent, "one of a process"
     made()._uninstrument()
@@ -83,6 +86,29 @@ def test_the_instrumentor_starts_and_stops_the_agent(otel, monkeypatch):
 def test_without_settings_the_instrumentor_does_nothing(otel, monkeypatch, caplog):
     made, _ = otel
     monkeypatch.delenv(EXPORTER, raising=False)
+    monkeypatch.setattr(sys, "orig_argv", ["opentalking-unified"])
     made()._instrument()
     assert running._agent is None
     assert EXPORTER in caplog.text
+
+
+def test_other_programs_of_the_environment_are_left_alone(otel, monkeypatch):
+    made, _ = otel
+    monkeypatch.setenv(EXPORTER, f"http://127.0.0.1:{free_port()}")
+    monkeypatch.setattr(sys, "orig_argv", ["/venv/bin/python", "-m", "pip", "list"])
+    made()._instrument()
+    assert running._agent is None
+
+
+@pytest.mark.parametrize(
+    ("command", "role"),
+    [
+        (["python", "/venv/bin/opentalking-unified", "--port", "8000"], ProcessRole.UNIFIED),
+        (["python", "-m", "opentalking.runtime.main"], ProcessRole.WORKER),
+        (["python", "/venv/bin/uvicorn", "apps.api.main:create_app", "--factory"], ProcessRole.API),
+        (["python", "/venv/bin/opentalking-doctor"], None),
+        ([], None),
+    ],
+)
+def test_the_command_line_says_which_process_this_is(command, role):
+    assert running.role_of(command) is role
