@@ -97,6 +97,11 @@ class LiveSessions:
             found[live.state] += 1
         return found
 
+    @property
+    def open(self) -> int:
+        """Sessions that the target works for: all that live, without those that wait."""
+        return sum(n for state, n in self.counts().items() if state is not SessionState.QUEUED)
+
     def drifts(self) -> tuple[float, float] | None:
         """The worst and the median A/V drift of live sessions, seconds, signed; None: unknown."""
         known = [live.drift_s for live in self._sessions.values() if live.drift_s is not None]

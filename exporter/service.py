@@ -14,10 +14,14 @@ import time
 from typing import Any, Final
 
 from exporter.accelerators import host
-from exporter.accelerators.nvidia import NvidiaSource
+from exporter.accelerators.groups import Grouping, Selector, usual_selectors
+from exporter.accelerators.procfs import Procfs
+from exporter.accelerators.source import AcceleratorSource, absent
+from exporter.accelerators.vendors import libraries
 from exporter.bundle import Bundle
 from exporter.config import Config, changed
 from exporter.delivery import CountedSpans
+from exporter.forecast import MemoryForecast
 from exporter.live import LiveSessions
 from exporter.metrics import Metrics
 from exporter.observations import Observation, Readings, TargetEvent, TargetStarted
@@ -27,6 +31,7 @@ from exporter.sources.log_lines import LogCommandSource, LogSource
 from exporter.sources.omnirt import OmniRtMetrics, OmniRtSource
 from exporter.sources.opentalking_http import OpenTalkingHttpSource
 from exporter.sources.redis_bus import RedisBusSource
+from exporter.stages import MemoryGroup
 from exporter.turn_record import Turn
 from exporter.turns import TurnAssembler
 
@@ -48,14 +53,21 @@ class Exporter:
         self.bus = RedisBusSource(config.redis) if config.redis else None
         self.omnirt = [OmniRtSource(url, api_key=config.omnirt_api_key) for url in config.omnirt]
         self.ingest = Ingest()
-        self._nvidia = NvidiaSource()
+        self._accelerators = [
+            AcceleratorSource(
+                library,
+                Grouping(_selectors(config), Procfs(), trust_ids=config.trust_accelerator_pids),
+                baseline=config.accelerator_baseline,
+            )
+            for library in libraries()
+        ]
         sources: list[SourceTask | None] = [
             self.http,
             self.bus,
             LogSource(config.log) if config.log else None,
             LogCommandSource(config.log_command) if config.log_command else None,
             *self.omnirt,
-            self._nvidia,
+            *self._accelerators,
         ]
         self._sources = [source for source in sources if source is not None]
         self._assembler = TurnAssembler(
@@ -66,6 +78,7 @@ class Exporter:
         if self._spans.enabled:
             self.health.append(self._spans.health)
         self._live = LiveSessions()
+        self._forecast = MemoryForecast()
         self.metrics = Metrics(self.health, self._assembler, self._live)
         if self.omnirt:
             self.metrics.registry.register(OmniRtMetrics(self.omnirt))
@@ -93,6 +106,8 @@ class Exporter:
             omnirt.poll_s = config.poll_interval
         if self.bus is not None:
             self.bus.poll_s = config.queue_poll_interval
+        for accelerator in self._accelerators:
+            accelerator.interval = config.accelerator_interval
         self.ingest.token = config.ingest_token
         self.ingest.limit(config.ingest_rate, config.ingest_burst)
 
@@ -100,9 +115,10 @@ class Exporter:
         """Take one observation. Never raises: a sink that fails is logged and the rest goes on."""
         try:
             if isinstance(seen, Readings):
-                self.metrics.readings(seen)
-                if self._bundle is not None:
-                    self._bundle.readings(seen)
+                self._take_readings(seen)
+                forecast = self._forecast.feed(seen, self._live.open)
+                if forecast is not None:
+                    self._take_readings(forecast)
                 return
             if isinstance(seen, TargetEvent) and self._bundle is not None:
                 self._bundle.event(seen)
@@ -110,6 +126,11 @@ class Exporter:
             self._publish(self._assembler.feed(seen))
         except Exception:
             log.exception("an observation of type %s was lost", type(seen).__name__)
+
+    def _take_readings(self, readings: Readings) -> None:
+        self.metrics.readings(readings)
+        if self._bundle is not None:
+            self._bundle.readings(readings)
 
     def take_marks(self, body: bytes) -> tuple[int, int]:
         """Take a batch of marks; see `exporter.sources.ingest.Ingest.take`."""
@@ -206,7 +227,16 @@ class Exporter:
             "models": self.http.models,
             "omnirt": [omnirt.describe() for omnirt in self.omnirt],
             "host": host.identity(),
-            "accelerators": self._nvidia.devices,
-            "accelerators_absent": None if self._nvidia.devices else self._nvidia.health.reason,
+            "accelerators": [d.to_json() for source in self._accelerators for d in source.devices],
+            "accelerators_absent": absent(self._accelerators),
+            **self._forecast.describe(),
             "sources": {health.name: health.to_json() for health in self.health},
         }
+
+
+def _selectors(config: Config) -> dict[MemoryGroup, tuple[Selector, ...]]:
+    return {
+        MemoryGroup.OPENTALKING: config.opentalking_processes
+        or usual_selectors("opentalking", [config.target]),
+        MemoryGroup.OMNIRT: config.omnirt_processes or usual_selectors("omnirt", config.omnirt),
+    }

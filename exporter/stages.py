@@ -866,6 +866,33 @@ class Gauge:
         return f"{self.family}_total" if self.counts else self.family
 
 
+class MemoryScope(StrEnum):
+    """Whose memory a reading of `VRAM_USED` counts; the order is the order of preference."""
+
+    PROCESS = "process"
+    """The processes of one group; those of the target are what the benchmark page's rows hold."""
+    DEVICE_DELTA = "device_delta"
+    """The whole device, less what it held before the target: the page's fallback for WSL2."""
+    DEVICE = "device"
+    """The whole device, other programs included."""
+
+
+class MemoryGroup(StrEnum):
+    """Whose processes a reading of scope `process` counts."""
+
+    OPENTALKING = "opentalking"
+    OMNIRT = "omnirt"
+    OTHER = "other"
+    """Somebody else's, or processes that cannot be told."""
+    ALL = "all"
+    """Of the other scopes: nobody is told from another."""
+
+    @property
+    def is_targets(self) -> bool:
+        """Whether they are part of what is measured."""
+        return self in (MemoryGroup.OPENTALKING, MemoryGroup.OMNIRT)
+
+
 VRAM_USED = Gauge(
     "vram_used_bytes",
     "opentalking_vram_used_bytes",

@@ -10,36 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
-from typing import Final, Protocol
+from typing import Protocol
 
 from exporter import stages
 from exporter.observations import Reading
-from exporter.stages import Gauge
-
-
-class Scope(StrEnum):
-    """Whose memory a reading of `stages.VRAM_USED` counts."""
-
-    PROCESS = "process"
-    """The processes of one group."""
-    DEVICE = "device"
-    """Everything on the device."""
-    DEVICE_DELTA = "device_delta"
-    """Everything on the device, less what was on it before the target started."""
-
-
-class Group(StrEnum):
-    """Whose processes they are."""
-
-    OPENTALKING = "opentalking"
-    OMNIRT = "omnirt"
-    OTHER = "other"
-    """Somebody else's, or one that cannot be told."""
-
-
-ALL: Final = "all"
-"""The label `group` of a reading that counts the whole device."""
+from exporter.stages import Gauge, MemoryGroup, MemoryScope
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +115,10 @@ class NoDeviceError(LibraryError):
 class Library(Protocol):
     """A vendor's management library. Called from one thread at a time; each call may block."""
 
-    name: str
-    """Name of the source: `nvidia`, `ascend`."""
+    @property
+    def name(self) -> str:
+        """Name of the source: `nvidia`, `ascend`."""
+        ...
 
     def open(self) -> tuple[Device, ...]:
         """Begin a session, and say what is there. Raises `LibraryError`."""
@@ -162,7 +139,7 @@ class Library(Protocol):
 
 def memory_readings(
     devices: Iterable[DeviceMemory],
-    group_of: Callable[[int], Group],
+    group_of: Callable[[int], MemoryGroup],
     baseline: Mapping[str, float],
 ) -> Iterator[Reading]:
     """Levels of memory, by scope.
@@ -175,12 +152,14 @@ def memory_readings(
         yield Reading(stages.VRAM_TOTAL.name, memory.total, device)
         if memory.free is not None:
             yield Reading(stages.VRAM_FREE.name, memory.free, device)
-        yield _used(memory.used, memory.device, Scope.DEVICE, ALL)
+        yield _used(memory.used, memory.device, MemoryScope.DEVICE, MemoryGroup.ALL)
         before = baseline.get(memory.device)
         if before is not None and memory.used >= before:
-            yield _used(memory.used - before, memory.device, Scope.DEVICE_DELTA, ALL)
+            yield _used(
+                memory.used - before, memory.device, MemoryScope.DEVICE_DELTA, MemoryGroup.ALL
+            )
         for group, used in _by_group(memory.processes or (), group_of).items():
-            yield _used(used, memory.device, Scope.PROCESS, group)
+            yield _used(used, memory.device, MemoryScope.PROCESS, group)
 
 
 def state_readings(states: Iterable[DeviceState]) -> Iterator[Reading]:
@@ -224,20 +203,18 @@ def info_readings(devices: Iterable[Device]) -> Iterator[Reading]:
         yield Reading(stages.ACCELERATOR_INFO.name, 1.0, labels)
 
 
-def _used(value: float, device: str, scope: Scope, group: str) -> Reading:
+def _used(value: float, device: str, scope: MemoryScope, group: str) -> Reading:
     return Reading(stages.VRAM_USED.name, value, {"device": device, "scope": scope, "group": group})
 
 
 def _by_group(
-    processes: Iterable[ProcessMemory], group_of: Callable[[int], Group]
-) -> dict[Group, float]:
-    """Bytes of each group that has a process; without those groups whose sum would be too low."""
-    sums: dict[Group, float] = {}
-    unknown: set[Group] = set()
+    processes: Iterable[ProcessMemory], group_of: Callable[[int], MemoryGroup]
+) -> dict[MemoryGroup, float]:
+    """Bytes of each group that has a process; nothing where one of them would be too low."""
+    sums: dict[MemoryGroup, float] = {}
     for process in processes:
-        group = group_of(process.pid)
         if process.used is None:
-            unknown.add(group)
-        else:
-            sums[group] = sums.get(group, 0.0) + process.used
-    return {group: used for group, used in sums.items() if group not in unknown}
+            return {}
+        group = group_of(process.pid)
+        sums[group] = sums.get(group, 0.0) + process.used
+    return sums
