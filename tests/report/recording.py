@@ -161,9 +161,27 @@ def target(**changes: object) -> Json:
         "models": [{"id": "quicktalk", "backend": "omnirt", "connected": True, "reason": None}],
         "host": {"os": "Linux x86_64 glibc2.31", "cpus": 16, "memory_bytes": 64 * GIB},
         "accelerators": [
-            {"index": 0, "name": "RTX 3090", "memory_bytes": 24 * GIB, "driver": "570.133.07"}
+            {
+                "index": 0,
+                "device": "0",
+                "vendor": "nvidia",
+                "name": "RTX 3090",
+                "memory_bytes": 24 * GIB,
+                "driver": "570.133.07",
+                "runtime": "CUDA 12.8",
+            }
         ],
         "accelerators_absent": None,
+        "memory_forecast": [
+            {
+                "device": "0",
+                "per_session_bytes": {"estimate": 1.5 * GIB, "lower": 1.25 * GIB, "upper": 2 * GIB},
+                "sessions_fit": {"estimate": 15.0, "lower": 11.0, "upper": 18.0},
+                "points": 4,
+                "confidence": 0.95,
+            }
+        ],
+        "memory_forecast_absent": None,
         "sources": {"sse": {"up": True, "reason": None, "last_seen_unix": START, "events": 90}},
         **changes,
     }

@@ -11,9 +11,9 @@ from exporter import stages
 from exporter.bundle import Bundle
 from exporter.health import SourceHealth
 from exporter.observations import Reading, Readings
+from exporter.stages import MemoryScope
 from exporter.turn_record import SessionRecord
 from report import BundleError, build
-from report.memory import MemoryScope
 from report.summary import Statistics
 from tests.exporter import example
 from tests.report.recording import run

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from exporter import stages
+from exporter.stages import MemoryScope
 from report import build
 from report.absence import Missing
-from report.memory import MemoryScope
 from report.records import InputKind, Outcome
 from report.result import Result, StageResult, Status, key_unit
 from report.summary import Statistics
