@@ -98,13 +98,16 @@ def vanished(number: int, **changes: object) -> Json:
     )
 
 
-def vram(unix: float, gib: float, scope: str = "process", device: str = "0") -> Json:
-    """A reading of accelerator memory."""
+def vram(
+    unix: float, gib: float, scope: str = "process", device: str = "0", group: str | None = None
+) -> Json:
+    """A reading of accelerator memory; without a group as version 0.1.0 wrote it."""
+    labels = {"device": device, "scope": scope}
     return {
         "unix": unix,
         "name": stages.VRAM_USED.name,
         "value": gib * GIB,
-        "labels": {"device": device, "scope": scope},
+        "labels": labels if group is None else {**labels, "group": group},
     }
 
 
