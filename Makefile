@@ -19,14 +19,14 @@ demo: setup ## measure the real OpenTalking on loopback and print its result tem
 	$(BIN)/talkscope bench --start demo --tester demo --out $(OUT)
 
 .PHONY: test
-test: setup redis ## lint, type-check and run all tests, end to end included
+test: setup redis gcc ## lint, type-check and run all tests, end to end included
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest
 
 .PHONY: bench
-bench: setup ## run the benchmarks of tests/bench, or one: make bench NAME=bench-cost
+bench: setup gcc ## run the benchmarks of tests/bench, or one: make bench NAME=bench-cost
 	$(BIN)/python -m tests.bench $(NAME)
 
 .PHONY: setup
@@ -52,6 +52,14 @@ redis: # the tests of split mode run a real Redis
 	  apt-get install -y -qq redis-server >/dev/null 2>&1 || \
 	  { apt-get update -qq && apt-get install -y -qq redis-server >/dev/null; } || \
 	  { echo "the tests need redis-server: apt-get install redis-server" >&2; exit 1; }; }
+
+.PHONY: gcc
+gcc: # the tests build a stand-in for NVIDIA's management library
+	@echo 'int main(void) { return 0; }' | gcc -xc -include stdio.h -o /dev/null - 2>/dev/null || { \
+	  echo "setup: installing gcc"; \
+	  apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null 2>&1 || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null; } || \
+	  { echo "the tests need gcc: apt-get install gcc libc6-dev" >&2; exit 1; }; }
 
 .PHONY: format
 format: $(VENV)/stamp ## format the code
