@@ -79,7 +79,7 @@ def fit(points: Mapping[int, float], total: float) -> Growth:
     n = len(points)
     if n < POINTS_NEEDED:
         raise NoForecastError(
-            f"memory was read with {n} different numbers of sessions, a line takes {POINTS_NEEDED}"
+            f"a line takes memory at {POINTS_NEEDED} different numbers of sessions, there are {n}"
         )
     mean_x = math.fsum(points) / n
     mean_y = math.fsum(points.values()) / n

@@ -101,6 +101,7 @@ class Nvml:
         self._gpus: list[_Gpu] = []
         self._unopened: dict[str, str] = {}
         self._faulty: set[str] = set()
+        self._unopened_faulty: set[str] = set()
         self._memory_v2 = True
         self._events: Any = None
         # They count over sessions: a new session must not make a counter fall.
@@ -114,7 +115,8 @@ class Nvml:
         except pynvml.NVMLError as error:
             raise _library_error(error) from error
         self._open, self._memory_v2 = True, True
-        self._gpus, self._unopened, self._faulty = [], {}, set()
+        self._gpus, self._unopened = [], {}
+        self._faulty, self._unopened_faulty = set(), set()
         try:
             count = pynvml.nvmlDeviceGetCount()
         except pynvml.NVMLError as error:
@@ -147,7 +149,10 @@ class Nvml:
     def states(self) -> tuple[DeviceState, ...]:
         """State of every GPU; NVML tells none of a MIG device alone."""
         self._take_events()
-        return tuple(self._state(gpu) for gpu in self._gpus if gpu.physical)
+        return (
+            *(self._state(gpu) for gpu in self._gpus if gpu.physical),
+            *(self._fault(device) for device in sorted(self._unopened_faulty)),
+        )
 
     def close(self) -> None:
         """End the session. What NVML says to that changes nothing any more."""
@@ -166,6 +171,8 @@ class Nvml:
             if error.value in _GONE:
                 raise _library_error(error) from error
             self._unopened[device] = f"NVML: {error}"
+            if error.value in _FAULTS:
+                self._unopened_faulty.add(device)
             return
         supported = _ask(_either("SupportedClocksEventReasons"), handle)
         if supported is None:
@@ -217,12 +224,7 @@ class Nvml:
 
     def _state(self, gpu: _Gpu) -> DeviceState:
         if gpu.device in self._faulty:
-            return DeviceState(
-                gpu.device,
-                healthy=False,
-                critical_errors=self._critical.get(gpu.device),
-                last_critical_error=self._last_critical.get(gpu.device),
-            )
+            return self._fault(gpu.device)
         handle = gpu.handle
         rates = _ask(pynvml.nvmlDeviceGetUtilizationRates, handle)
         encoder = _ask(pynvml.nvmlDeviceGetEncoderUtilization, handle)
@@ -242,6 +244,14 @@ class Nvml:
             ecc_errors=dict(_ecc_errors(handle)),
             critical_errors=self._critical.get(gpu.device),
             last_critical_error=self._last_critical.get(gpu.device),
+        )
+
+    def _fault(self, device: str) -> DeviceState:
+        return DeviceState(
+            device,
+            healthy=False,
+            critical_errors=self._critical.get(device),
+            last_critical_error=self._last_critical.get(device),
         )
 
     def _watch(self) -> None:

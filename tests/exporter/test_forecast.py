@@ -48,8 +48,8 @@ def test_the_interval_holds_the_true_slope_as_often_as_it_says():
 @pytest.mark.parametrize(
     ("points", "reason"),
     [
-        ({}, "0 different numbers of sessions"),
-        ({1: 1.0, 2: 2.0}, "2 different numbers of sessions, a line takes 3"),
+        ({}, "different numbers of sessions, there are 0"),
+        ({1: 1.0, 2: 2.0}, "a line takes memory at 3 different numbers of sessions, there are 2"),
         ({1: 5.0, 2: 5.0, 3: 5.0}, "does not grow"),
         ({1: 5.0, 2: 9.0, 3: 4.0, 4: 8.0}, "does not grow"),
         ({1: 9.0, 2: 8.0, 3: 7.0}, "does not grow"),
@@ -109,9 +109,8 @@ def test_memory_that_closed_sessions_leave_behind_says_nothing():
 def test_a_target_that_starts_again_starts_a_new_line():
     forecast, _ = fed(*UP, (0, 5.0), (1, 50.0))
     assert forecast.describe()["memory_forecast"] == []
-    assert (
-        "device 0: memory was read with 1 different"
-        in (forecast.describe()["memory_forecast_absent"])
+    assert forecast.describe()["memory_forecast_absent"] == (
+        "device 0: a line takes memory at 3 different numbers of sessions, there are 1"
     )
 
 

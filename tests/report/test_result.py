@@ -386,7 +386,7 @@ def test_a_forecast_of_another_device_is_none_of_this_run(result_of: Any) -> Non
 
 
 def test_no_forecast_gives_the_exporters_reason(result_of: Any) -> None:
-    why = "device 0: memory was read with 1 different numbers of sessions, a line takes 3"
+    why = "device 0: a line takes memory at 3 different numbers of sessions, there are 1"
     told = target(memory_forecast=[], memory_forecast_absent=why)
     found = result_of(memory_run(vram(START, 1.0), target=told)).memory_forecast
     assert found == Missing(why)

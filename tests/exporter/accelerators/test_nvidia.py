@@ -115,6 +115,18 @@ def test_a_gpu_that_gets_lost_takes_its_values_with_it(deployment, dial, librari
 
 
 @pytest.mark.parametrize("deployment", [{"retry": 0.0}], indirect=True)
+def test_a_gpu_that_stays_lost_is_still_called_faulty_by_a_new_session(deployment, dial, libraries):
+    with nvml.standin(libraries["current"]):
+        dial.turn("gpu_lost")
+        deployment.read()
+        deployment.read()
+    exposition = deployment.exposition()
+    assert 'opentalking_accelerator_healthy{device="1"} 0.0' in exposition
+    assert 'opentalking_accelerator_healthy{device="0"} 1.0' in exposition
+    assert deployment.source.health.failures == 1
+
+
+@pytest.mark.parametrize("deployment", [{"retry": 0.0}], indirect=True)
 def test_a_gpu_that_comes_back_is_read_again(deployment, dial, libraries):
     with nvml.standin(libraries["current"]):
         dial.turn("gpu_lost")
