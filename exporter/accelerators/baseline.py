@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from exporter.accelerators.readings import Library, LibraryError
@@ -64,6 +64,18 @@ def read(path: Path) -> dict[str, float]:
     return {str(device): float(used) for device, used in told.items()}
 
 
-if __name__ == "__main__":
-    for device, used in write(Path(sys.argv[1])).items():
+def main(arguments: Sequence[str]) -> int:
+    """Write one file; return the exit status: 0, 1 when there is no device, 64 for wrong usage."""
+    if len(arguments) != 1:
+        print("usage: python -m exporter.accelerators.baseline FILE", file=sys.stderr)
+        return 64
+    found = write(Path(arguments[0]))
+    for device, used in found.items():
         print(f"device {device}: {used:.0f} bytes in use")
+    if not found:
+        print("no device can be read; no baseline was written", file=sys.stderr)
+    return 0 if found else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -25,6 +25,16 @@ def test_without_a_device_there_is_no_file(tmp_path):
     assert not (tmp_path / "baseline.json").exists()
 
 
+def test_the_command_says_what_it_found(dial, libraries, tmp_path, capsys):
+    dial.turn("wsl2")
+    with nvml.standin(libraries["current"]):
+        assert baseline.main([str(tmp_path / "baseline.json")]) == 0
+    assert capsys.readouterr().out == "device 0: 1193279488 bytes in use\n"
+    with nvml.standin(None):
+        assert baseline.main([str(tmp_path / "other.json")]) == 1
+    assert baseline.main([]) == 64
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
