@@ -10,6 +10,7 @@ from exporter.accelerators.groups import (
     parse_selector,
     usual_selectors,
 )
+from exporter.accelerators.nvidia import driver_words
 from exporter.accelerators.procfs import (
     ProcError,
     parse_cgroup,
@@ -182,6 +183,12 @@ def test_fuzzed_texts_are_read_or_refused(parse, valid):
             reasons.append(str(error))
     assert all(reasons)
     assert len(reasons) < FUZZED
+
+
+def test_a_fuzzed_drivers_version_is_printable_or_none():
+    for text in fuzzed(6, [b"570.133.07", b"581.57"]):
+        words = driver_words(text.decode(errors="replace"))
+        assert words is None or (words.startswith("driver ") and words.isprintable())
 
 
 def test_every_fuzzed_process_gets_a_group_and_the_broken_ones_are_counted(table):
