@@ -26,8 +26,8 @@ KINDS: Final = ("pidfile", "port", "cgroup", "command")
 """In the order in which they count."""
 
 KEEP_S: Final = 60.0
-"""How long a verdict holds; a process id is not given anew within that time on a machine that
-counts up to 4 million of them, and a process does not change its parent's command."""
+"""How long a verdict holds. A process id comes round again only after thousands of others, and
+a process keeps its parents' commands."""
 
 LOOK_AGAIN_S: Final = 5.0
 """How long `other` holds: a server may not listen yet, or its pid file may not be written."""
