@@ -42,6 +42,10 @@ _DEEP: Final = 64
 """Parents that are looked at; a table that changes meanwhile can show a circle."""
 
 
+_Held = dict[int, tuple[float, MemoryGroup]]
+"""Process id → until when, and what."""
+
+
 class SelectorError(ValueError):
     """A selector that nobody can apply; the message says what is wrong with it."""
 
@@ -119,42 +123,63 @@ class Grouping:
         self._procfs = procfs
         self._doubt = not trust_ids and not procfs.in_initial_namespace()
         self._clock = clock
-        self._verdicts: dict[int, tuple[float, MemoryGroup]] = {}
+        self._answers: _Held = {}
+        self._verdicts: _Held = {}
+        """Of parents too, and whether or not a process holds a device."""
 
     def group_of(self, pid: int) -> MemoryGroup:
         """The group of a process that a driver lists; `other` when it cannot be told."""
         now = self._clock()
-        held = self._verdicts.get(pid)
-        if held is not None and now < held[0]:
-            return held[1]
-        self._verdicts = {p: v for p, v in self._verdicts.items() if now < v[0]}
-        group = MemoryGroup.OTHER
-        if pid > 0 and not (self._doubt and not self._procfs.holds_accelerator(pid)):
-            group = self._of_nearest(pid)
-        keep = LOOK_AGAIN_S if group is MemoryGroup.OTHER else KEEP_S
-        self._verdicts[pid] = (now + keep, group)
+        group = _held(self._answers, pid, now)
+        if group is not None:
+            return group
+        if pid <= 0 or (self._doubt and not self._procfs.holds_accelerator(pid)):
+            group = MemoryGroup.OTHER
+        else:
+            group = _held(self._verdicts, pid, now) or self._of_nearest(pid, now)
+        self._answers = _fresh(self._answers, now) | {pid: (now + _keep(group), group)}
         return group
 
-    def _of_nearest(self, pid: int) -> MemoryGroup:
-        for _ in range(_DEEP):
+    def _of_nearest(self, pid: int, now: float) -> MemoryGroup:
+        """Go up from a process. The verdict is that of every process on the way as well: those
+        that share their parents are looked up once."""
+        way: list[int] = []
+        group: MemoryGroup | None = None
+        while group is None and pid != 0 and len(way) < _DEEP:
+            way.append(pid)
             try:
                 process = self._procfs.process(pid)
                 group = None if process is None else self._claimed(process)
             except ProcError:
                 self.malformed += 1
-                return MemoryGroup.OTHER
-            if group is not None:
-                return group
-            if process is None or process.parent == 0:
+                break
+            if process is None:
                 break
             pid = process.parent
-        return MemoryGroup.OTHER
+            group = group or _held(self._verdicts, pid, now)
+        found = group or MemoryGroup.OTHER
+        verdict = (now + _keep(found), found)
+        self._verdicts = _fresh(self._verdicts, now) | dict.fromkeys(way, verdict)
+        return found
 
     def _claimed(self, process: Process) -> MemoryGroup | None:
         for group, selector in self._order:
             if selector.matches(process, self._procfs.listening):
                 return group
         return None
+
+
+def _held(held: _Held, pid: int, now: float) -> MemoryGroup | None:
+    until, group = held.get(pid, (now, None))
+    return group if now < until else None
+
+
+def _fresh(held: _Held, now: float) -> _Held:
+    return {pid: entry for pid, entry in held.items() if now < entry[0]}
+
+
+def _keep(group: MemoryGroup) -> float:
+    return LOOK_AGAIN_S if group is MemoryGroup.OTHER else KEEP_S
 
 
 def _is_local(host: str | None) -> bool:

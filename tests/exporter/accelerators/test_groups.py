@@ -91,6 +91,27 @@ def test_in_a_container_only_a_process_that_holds_a_device_is_told(table):
     assert [grouping.group_of(pid) for pid in (50, 51)] == [MemoryGroup.OTHER, MemoryGroup.OMNIRT]
 
 
+def test_a_parent_that_holds_no_device_still_tells_its_worker(table):
+    table.namespace("pid:[4026532177]")
+    table.add(52, "omnirt", "serve")
+    table.add(53, "python", parent=52, holds=("/dev/nvidia0",))
+    grouping = table.grouping()
+    assert [grouping.group_of(pid) for pid in (52, 53)] == [MemoryGroup.OTHER, MemoryGroup.OMNIRT]
+
+
+def test_processes_that_share_their_parents_look_them_up_once(table):
+    table.add(10, "bash")
+    for pid in range(20, 30):
+        table.add(pid, "python", parent=10)
+    grouping = table.grouping()
+    looked_up = []
+    process = grouping._procfs.process
+    grouping._procfs.process = lambda pid: looked_up.append(pid) or process(pid)
+    for pid in range(20, 30):
+        grouping.group_of(pid)
+    assert looked_up.count(10) == 1
+
+
 def test_circles_of_parents_end(table):
     table.add(60, "python", parent=61)
     table.add(61, "python", parent=60)
