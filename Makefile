@@ -19,7 +19,7 @@ demo: setup ## measure the real OpenTalking on loopback and print its result tem
 	$(BIN)/talkscope bench --start demo --tester demo --out $(OUT)
 
 .PHONY: test
-test: setup tools ## lint, type-check and run all tests, end to end included
+test: setup tools gcc ## lint, type-check and run all tests, end to end included
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -27,7 +27,7 @@ test: setup tools ## lint, type-check and run all tests, end to end included
 	$(BIN)/pytest -m alone
 
 .PHONY: bench
-bench: setup ## run the benchmarks of tests/bench, or one: make bench NAME=bench-cost
+bench: setup gcc ## run the benchmarks of tests/bench, or one: make bench NAME=bench-cost
 	$(BIN)/python -m tests.bench $(NAME)
 
 .PHONY: setup
@@ -55,6 +55,14 @@ tools: # programs that the tests run beside the target: a bus, a clock that can 
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends $$tool >/dev/null; } || \
 	  { echo "the tests need $$tool: apt-get install $$tool" >&2; exit 1; }; \
 	done
+
+.PHONY: gcc
+gcc: # the tests build a stand-in for NVIDIA's management library
+	@echo 'int main(void) { return 0; }' | gcc -xc -include stdio.h -o /dev/null - 2>/dev/null || { \
+	  echo "setup: installing gcc"; \
+	  apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null 2>&1 || \
+	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends gcc libc6-dev >/dev/null; } || \
+	  { echo "the tests need gcc: apt-get install gcc libc6-dev" >&2; exit 1; }; }
 
 .PHONY: format
 format: $(VENV)/stamp ## format the code

@@ -21,6 +21,8 @@ from urllib.parse import SplitResult, urlsplit
 
 import yaml
 
+from exporter.accelerators import baseline
+from exporter.accelerators.groups import KINDS, Selector, SelectorError, parse_selector
 from exporter.sources.redis_bus import without_password
 from exporter.turns import TURN_LIMIT_S
 
@@ -61,6 +63,11 @@ class Config:
     poll_interval: float
     queue_poll_interval: float
     turn_timeout: float
+    accelerator_interval: float
+    accelerator_baseline: Mapping[str, float] | None
+    opentalking_processes: tuple[Selector, ...]
+    omnirt_processes: tuple[Selector, ...]
+    trust_accelerator_pids: bool
     ingest_token: str | None = field(repr=False)
     cors_origins: tuple[str, ...]
     ingest_rate: float
@@ -163,6 +170,20 @@ def _seconds(name: str, told: object) -> float:
     if not 0.1 <= value <= 3600:
         raise ConfigError(f"{name} {told!r} is not a number of seconds from 0.1 to 3600")
     return value
+
+
+def _selectors(name: str, told: object) -> tuple[Selector, ...]:
+    try:
+        return tuple(parse_selector(_text(name, item)) for item in _items(name, told))
+    except SelectorError as error:
+        raise ConfigError(f"{name}: {error}") from None
+
+
+def _baseline(name: str, told: object) -> Mapping[str, float]:
+    try:
+        return baseline.read(_path(name, told))
+    except baseline.BaselineError as error:
+        raise ConfigError(f"{name}: {error}") from None
 
 
 def _rate(name: str, told: object) -> float:
@@ -343,6 +364,53 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         live=True,
     ),
     Setting(
+        "accelerator_interval",
+        "between two readings of accelerator memory; everything else of a device is read at most "
+        "once a second",
+        _seconds,
+        "TALKSCOPE_ACCELERATOR_INTERVAL",
+        "SECONDS",
+        default=1.0,
+        shown_default="1",
+        live=True,
+    ),
+    Setting(
+        "accelerator_baseline",
+        "what was on the devices before the target started, written by "
+        "`python -m exporter.accelerators.baseline FILE`",
+        _baseline,
+        "TALKSCOPE_ACCELERATOR_BASELINE",
+        "FILE",
+    ),
+    Setting(
+        "opentalking_processes",
+        f"OpenTalking's processes, KIND:VALUE with a KIND of {', '.join(KINDS)}; may be given "
+        "several times",
+        _selectors,
+        "TALKSCOPE_OPENTALKING_PROCESSES",
+        "SELECTOR",
+        default=(),
+        shown_default="command:opentalking, and the port of a target on loopback",
+    ),
+    Setting(
+        "omnirt_processes",
+        "OmniRT's, likewise",
+        _selectors,
+        "TALKSCOPE_OMNIRT_PROCESSES",
+        "SELECTOR",
+        default=(),
+        shown_default="command:omnirt, and the ports of each on loopback",
+    ),
+    Setting(
+        "trust_accelerator_pids",
+        "the driver's process ids are those of the exporter's container; else a process in one "
+        "must hold a device to be told",
+        _switch,
+        "TALKSCOPE_TRUST_ACCELERATOR_PIDS",
+        default=False,
+        shown_default="false",
+    ),
+    Setting(
         "ingest_token",
         "bearer token that POST /v1/marks asks for",
         _secret,
@@ -402,7 +470,9 @@ SETTINGS: Final[tuple[Setting, ...]] = (
 )
 
 _BY_KEY: Final = {setting.key: setting for setting in SETTINGS}
-_REPEATED: Final = frozenset({"omnirt", "cors_origins"})
+_REPEATED: Final = frozenset(
+    {"omnirt", "cors_origins", "opentalking_processes", "omnirt_processes"}
+)
 
 
 def parse(

@@ -109,6 +109,11 @@ class LiveSessions:
             found[live.state] += 1
         return found
 
+    @property
+    def open(self) -> int:
+        """Sessions that the target works for: all that live, without those that wait."""
+        return sum(n for state, n in self.counts().items() if state is not SessionState.QUEUED)
+
     def last(self, stage: stages.Stage) -> tuple[float, float] | None:
         """The worst and the median of the sessions' last values, in base units; None: unknown.
 

@@ -15,11 +15,15 @@ from typing import Any, Final
 
 from exporter import steady_clock
 from exporter.accelerators import host
-from exporter.accelerators.nvidia import NvidiaSource
+from exporter.accelerators.groups import Grouping, Selector, usual_selectors
+from exporter.accelerators.procfs import Procfs
+from exporter.accelerators.source import AcceleratorSource, absent
+from exporter.accelerators.vendors import libraries
 from exporter.arbiter import EventArbiter
 from exporter.bundle import Bundle
 from exporter.config import Config, changed
 from exporter.delivery import CountedSpans
+from exporter.forecast import MemoryForecast
 from exporter.live import LiveSessions
 from exporter.metrics import Metrics
 from exporter.observations import (
@@ -38,6 +42,7 @@ from exporter.sources.log_lines import LogCommandSource, LogSource
 from exporter.sources.omnirt import OmniRtMetrics, OmniRtSource
 from exporter.sources.opentalking_http import OpenTalkingHttpSource
 from exporter.sources.redis_bus import RedisBusSource
+from exporter.stages import MemoryGroup
 from exporter.turn_record import Turn
 from exporter.turns import TurnAssembler
 
@@ -59,14 +64,21 @@ class Exporter:
         self.bus = RedisBusSource(config.redis) if config.redis else None
         self.omnirt = [OmniRtSource(url, api_key=config.omnirt_api_key) for url in config.omnirt]
         self.ingest = Ingest()
-        self._nvidia = NvidiaSource()
+        self._accelerators = [
+            AcceleratorSource(
+                library,
+                Grouping(_selectors(config), Procfs(), trust_ids=config.trust_accelerator_pids),
+                baseline=config.accelerator_baseline,
+            )
+            for library in libraries()
+        ]
         sources: list[SourceTask | None] = [
             self.http,
             self.bus,
             LogSource(config.log) if config.log else None,
             LogCommandSource(config.log_command) if config.log_command else None,
             *self.omnirt,
-            self._nvidia,
+            *self._accelerators,
         ]
         self._sources = [source for source in sources if source is not None]
         self._assembler = TurnAssembler(
@@ -77,6 +89,7 @@ class Exporter:
         if self._spans.enabled:
             self.health.append(self._spans.health)
         self._live = LiveSessions()
+        self._forecast = MemoryForecast()
         self._arbiter = EventArbiter()
         self._processes = Processes()
         self.metrics = Metrics(
@@ -109,6 +122,8 @@ class Exporter:
         if self.bus is not None:
             self.bus.poll_s = config.queue_poll_interval
         self._assembler.turn_limit_s = config.turn_timeout
+        for accelerator in self._accelerators:
+            accelerator.interval = config.accelerator_interval
         self.ingest.token = config.ingest_token
         self.ingest.limit(config.ingest_rate, config.ingest_burst)
 
@@ -121,6 +136,9 @@ class Exporter:
                         self._event(seen)
                 case Readings():
                     self._readings(seen)
+                    forecast = self._forecast.feed(seen, self._live.open)
+                    if forecast is not None:
+                        self._readings(forecast)
                 case ProcessReported():
                     self._readings(self._processes.feed(seen))
                 case BusLost(since=since):
@@ -249,7 +267,16 @@ class Exporter:
             "models": self.http.models,
             "omnirt": [omnirt.describe() for omnirt in self.omnirt],
             "host": host.identity(),
-            "accelerators": self._nvidia.devices,
-            "accelerators_absent": None if self._nvidia.devices else self._nvidia.health.reason,
+            "accelerators": [d.to_json() for source in self._accelerators for d in source.devices],
+            "accelerators_absent": absent(self._accelerators),
+            **self._forecast.describe(),
             "sources": {health.name: health.to_json() for health in self.health},
         }
+
+
+def _selectors(config: Config) -> dict[MemoryGroup, tuple[Selector, ...]]:
+    return {
+        MemoryGroup.OPENTALKING: config.opentalking_processes
+        or usual_selectors("opentalking", [config.target]),
+        MemoryGroup.OMNIRT: config.omnirt_processes or usual_selectors("omnirt", config.omnirt),
+    }

@@ -21,6 +21,8 @@ else raises `schema`. Times are in the unit that stands beside them. Wherever `v
 - `sessions`: catalogue key → stage (below) over the sessions with a measured turn
 - `whole`: catalogue key → {`value`, `unit`, `reason`} of the run as a whole
 - `memory`: `scope` and `device` of the VRAM values, null when none was read
+- `memory_forecast`: `value` and `reason`; the value is an entry of `memory_forecast` in the
+  bundle's `target.json` (docs/bundle.md)
 - `queue_depth`: `reason`, and `series`: list of `label` and statistics
 - `drift_bases`: how drift was found
 - `clock_uncertainty_seconds`: {`value`, `unit`, `reason`}
@@ -59,6 +61,7 @@ Json = dict[str, Any]
 def document(result: Result) -> Json:
     """The document; every number in it is finite."""
     facts, video, memory, depth = result.facts, result.video, result.memory, result.queue_depth
+    forecast = result.memory_forecast
     return {
         "schema": SCHEMA,
         "run": {
@@ -96,6 +99,9 @@ def document(result: Result) -> Json:
             )
         },
         "memory": {"scope": memory.scope, "device": memory.device},
+        "memory_forecast": {"value": None, "reason": forecast.reason}
+        if isinstance(forecast, Missing)
+        else {"value": asdict(forecast), "reason": None},
         stages.QUEUE_DEPTH.key: {"reason": depth.reason, "series": []}
         if isinstance(depth, Missing)
         else {

@@ -12,11 +12,10 @@ import textwrap
 from typing import TYPE_CHECKING, Final
 
 from exporter import stages
-from exporter.stages import InputKind, Kind, Stage
+from exporter.stages import InputKind, Kind, MemoryScope, Stage
 from report import page
 from report.absence import Missing
 from report.figures import GIB, exact, figure, gib
-from report.memory import MemoryScope
 from report.page import Fact
 from report.result import MOCK_MODEL, StageResult, key_unit, value_source
 from report.row import row
@@ -26,7 +25,7 @@ from report.tables import inline, table
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from report.records import Turn
+    from report.records import MemoryForecast, Turn
     from report.result import Result
 
 NOT_MEASURED: Final = "n/m"
@@ -153,6 +152,7 @@ def _hardware(result: Result) -> str:
     else:
         parts.append(inline(facts.hardware))
         parts.append(_known(facts.driver, "driver unknown"))
+        parts += [] if isinstance(facts.runtime, Missing) else [inline(facts.runtime)]
     parts.append(_known(facts.os, "operating system unknown"))
     if not isinstance(facts.cpus, Missing):
         parts.append(f"{facts.cpus} CPUs")
@@ -372,6 +372,7 @@ def _run(result: Result) -> list[str]:
                 (stages.PEAK_VRAM, memory.peak),
             )
         ),
+        f"- sessions until the device's memory is full: {_forecast(result.memory_forecast)}",
     ]
     depth = result.queue_depth
     if isinstance(depth, Missing):
@@ -387,6 +388,18 @@ def _run(result: Result) -> list[str]:
         for series in depth
     ]
     return lines
+
+
+def _forecast(found: MemoryForecast | Missing) -> str:
+    if isinstance(found, Missing):
+        return f"not forecast: {inline(found.reason)}"
+    fit, each = found.sessions_fit, found.per_session_bytes
+    return (
+        f"{fit.estimate:.0f} ({found.confidence:.0%} confidence: {fit.lower:.0f} to "
+        f"{fit.upper:.0f}), at {gib(each.estimate)} GiB a session ({gib(each.lower)} to "
+        f"{gib(each.upper)}), from readings with {found.points} numbers of sessions "
+        f"(device {inline(found.device)})"
+    )
 
 
 def _run_line(stage: Stage, value: str) -> str:

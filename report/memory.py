@@ -8,27 +8,16 @@ It must not know turns, nor how the readings were taken.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from exporter import stages
+from exporter.stages import MemoryGroup, MemoryScope
 from report.absence import Missing, not_seen
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from report.records import Sample, Target
-
-
-class MemoryScope(StrEnum):
-    """Whose memory a reading counts; the order is the order of preference."""
-
-    PROCESS = "process"
-    """The target's processes: what the benchmark page's rows hold."""
-    DEVICE_DELTA = "device_delta"
-    """The whole device, less what it held before the target: the page's fallback for WSL2."""
-    DEVICE = "device"
-    """The whole device, other programs included."""
+    from report.records import MemoryForecast, Sample, Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,48 +52,75 @@ def memory(
 ) -> Memory:
     """Idle memory is the last reading in `idle`, peak memory the highest in `measured`.
 
-    Of the scopes that have a reading in either span the preferred one gives both figures.
-    With readings of several devices, `gpu_index` must say which one counts: their sum would
-    include devices that the target does not use.
+    Of the scopes that have a reading in either span the preferred one gives both figures;
+    scope `process` counts the target's groups together. With readings of several devices the
+    one that holds the target's processes counts; where that is not one, `gpu_index` must say
+    which does: their sum would include devices that the target does not use.
     """
-    device_label, scope_label = stages.VRAM_USED.labels
-    readings = [sample for sample in samples if sample.name == stages.VRAM_USED.name]
+    readings = _readings(samples)
     if not readings:
         return _nothing(target.accelerators_absent or not_seen(stages.PEAK_VRAM).reason)
-    devices = sorted({reading.labels.get(device_label, "") for reading in readings})
-    device = devices[0] if gpu_index is None else str(gpu_index)
-    if gpu_index is None and len(devices) > 1:
-        return _nothing(f"devices {', '.join(devices)} were read and no GPU index was given")
+    devices = sorted({device for device, _ in readings})
+    if gpu_index is not None:
+        device = str(gpu_index)
+    elif len(devices) == 1:
+        device = devices[0]
+    else:
+        holding = [name for name in devices if (name, MemoryScope.PROCESS) in readings]
+        if len(holding) != 1:
+            return _nothing(f"devices {', '.join(devices)} were read and no GPU index was given")
+        [device] = holding
     if device not in devices:
         return _nothing(f"device {device} was not read, only {', '.join(devices)}")
     spans = [span for span in (idle, measured) if isinstance(span, Span)]
     for scope in MemoryScope:
-        series = [
-            reading
-            for reading in readings
-            if reading.labels.get(device_label, "") == device
-            and reading.labels.get(scope_label) == scope
-        ]
-        if any(span.holds(reading.unix) for span in spans for reading in series):
+        series = readings.get((device, scope), {})
+        if any(span.holds(unix) for span in spans for unix in series):
             return Memory(_last(series, idle), _highest(series, measured), scope, device)
     return _nothing("no reading falls into the idle time or the measured turns")
+
+
+def forecast(memory: Memory, target: Target) -> MemoryForecast | Missing:
+    """The exporter's forecast for the device that the run's figures are of."""
+    for found in target.memory_forecast:
+        if found.device == memory.device:
+            return found
+    return Missing(target.memory_forecast_absent or "the device has no forecast")
+
+
+def _readings(samples: Sequence[Sample]) -> dict[tuple[str, str], dict[float, float]]:
+    """Bytes by instant, by device and scope; groups that are not the target's are left out."""
+    device, scope, group = stages.VRAM_USED.labels
+    targets = {name.value for name in MemoryGroup if name.is_targets}
+    found: dict[tuple[str, str], dict[float, float]] = {}
+    for sample in samples:
+        labels = sample.labels
+        if sample.name != stages.VRAM_USED.name:
+            continue
+        # Bundles of version 0.1.0 name no group, and hold the target's processes alone.
+        of_processes = labels.get(scope) == MemoryScope.PROCESS
+        if of_processes and labels.get(group) not in (None, *targets):
+            continue
+        series = found.setdefault((labels.get(device, ""), labels.get(scope, "")), {})
+        series[sample.unix] = sample.value + (series.get(sample.unix, 0.0) if of_processes else 0.0)
+    return found
 
 
 def _nothing(reason: str) -> Memory:
     return Memory(Missing(reason), Missing(reason), None, None)
 
 
-def _last(series: Sequence[Sample], span: Span | Missing) -> float | Missing:
+def _last(series: Mapping[float, float], span: Span | Missing) -> float | Missing:
     if isinstance(span, Missing):
         return span
-    inside = [reading for reading in series if span.holds(reading.unix)]
+    inside = [unix for unix in series if span.holds(unix)]
     if not inside:
         return Missing("no reading between the end of the warmup turn and the first measured input")
-    return max(inside, key=lambda reading: reading.unix).value
+    return series[max(inside)]
 
 
-def _highest(series: Sequence[Sample], span: Span | Missing) -> float | Missing:
+def _highest(series: Mapping[float, float], span: Span | Missing) -> float | Missing:
     if isinstance(span, Missing):
         return span
-    inside = [reading.value for reading in series if span.holds(reading.unix)]
+    inside = [used for unix, used in series.items() if span.holds(unix)]
     return max(inside) if inside else Missing("no reading during the measured turns")

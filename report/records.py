@@ -97,6 +97,29 @@ class Accelerator:
     index: int
     name: str
     driver: str | None
+    runtime: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """A value and the ends of its confidence interval."""
+
+    estimate: float
+    lower: float
+    upper: float
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryForecast:
+    """Memory of a device as a line over sessions, as the exporter saw it."""
+
+    device: str
+    per_session_bytes: Bounds
+    sessions_fit: Bounds
+    points: int
+    """Numbers of sessions that it rests on."""
+    confidence: float
+    """0.95 for an interval of 95 %."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +138,9 @@ class Target:
     mode: str | None
     host: Host | None
     accelerators_absent: str | None
+    memory_forecast_absent: str | None
     accelerators: tuple[Accelerator, ...] = ()
+    memory_forecast: tuple[MemoryForecast, ...] = ()
     sources: dict[str, SourceHealth] = field(default_factory=dict)
 
 

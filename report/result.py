@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from exporter import stages
 from exporter.stages import InputKind, Outcome, Phase, Scope, Stage
 from report.absence import Missing, not_seen, why
-from report.memory import Memory, Span, memory
+from report.memory import Memory, Span, forecast, memory
 from report.records import Accelerator, Session, Turn
 from report.summary import Statistics, summarise
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from report.bundle import Bundle
-    from report.records import Run, SourceHealth, Target, Timing
+    from report.records import MemoryForecast, Run, SourceHealth, Target, Timing
 
 T = TypeVar("T")
 
@@ -130,6 +130,8 @@ class Facts:
     hardware: str | Missing
     """Accelerators; several of one kind as `NAME ×8`."""
     driver: str | Missing
+    runtime: str | Missing
+    """What runs on the driver, such as `CUDA 12.8`."""
     os: str | Missing
     cpus: int | Missing
     memory_bytes: float | Missing
@@ -178,6 +180,7 @@ class Result:
     cold_start_s: float | Missing
     warmup_s: float | Missing
     memory: Memory
+    memory_forecast: MemoryForecast | Missing
     queue_depth: tuple[Series, ...] | Missing
     video: Video
     drift_bases: tuple[str, ...]
@@ -197,6 +200,7 @@ def summarise_bundle(bundle: Bundle) -> Result:
     outcomes = _counted(turn.outcome for turn in measured)
     span = _span(measured)
     run, manifest = bundle.run, bundle.manifest
+    used = memory(bundle.samples, bundle.target, run.gpu_index, _idle_span(warmup, span), span)
     return Result(
         run_id=manifest.run_id,
         manifest_sha256=bundle.sha256,
@@ -217,7 +221,8 @@ def summarise_bundle(bundle: Bundle) -> Result:
         if run.cold_start
         else Missing("the target was already running"),
         warmup_s=_warmup_seconds(warmup),
-        memory=memory(bundle.samples, bundle.target, run.gpu_index, _idle_span(warmup, span), span),
+        memory=used,
+        memory_forecast=forecast(used, bundle.target),
         queue_depth=_queue_depth(bundle, span),
         video=_video(completed),
         drift_bases=_distinct(turn.drift.basis for turn in completed if turn.drift),
@@ -414,6 +419,8 @@ def _facts(run: Run, target: Target, completed: Sequence[Turn]) -> Facts:
         weights=_told(run.weights),
         hardware=_hardware(devices, target),
         driver=_driver(devices, target),
+        runtime=", ".join(_distinct(device.runtime or None for device in devices))
+        or _unseen_accelerator(target),
         os=(host.os if host else None) or unknown_host,
         cpus=(host.cpus if host else None) or unknown_host,
         memory_bytes=(host.memory_bytes if host else None) or unknown_host,

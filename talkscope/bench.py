@@ -52,6 +52,9 @@ DEMO_STAND_INS = (
 DEMO_WEIGHTS = "none, the model is synthetic"
 DEMO_TECHNIQUE = "synthetic"
 
+ACCELERATOR_INTERVAL_S = 0.2
+"""5 Hz: a peak shorter than that is missed, and OpenTalking's chunks take longer."""
+
 _RUN_SCHEMA = 1
 
 
@@ -146,6 +149,7 @@ def run(told: argparse.Namespace) -> Status:
         with contextlib.ExitStack() as stack:
             target = stack.enter_context(_target(told, out))
             arguments = [*target.exporter, "--bundle", str(bundle)]
+            arguments += ["--accelerator-interval", str(ACCELERATOR_INTERVAL_S)]
             with children.exporter(arguments, out) as exporter:
                 result, delivery = asyncio.run(_measure(told, target, exporter.url))
                 _write_run(bundle, told, target, result)
@@ -203,8 +207,17 @@ def _target(told: argparse.Namespace, out: Path) -> Iterator[_Target]:
         raise CommandError(f"--demo-options: {error}", Status.USAGE) from error
     if told.model:
         options += ["--model", told.model]
+    baseline = _baseline(out)
     with children.demo_target(options, out / "target", told.timeout) as demo:
-        yield _Target(demo.url, exporter_arguments(demo), mode, demo.facts)
+        yield _Target(demo.url, [*exporter_arguments(demo), *baseline], mode, demo.facts)
+
+
+def _baseline(out: Path) -> list[str]:
+    """What is on the devices while the target does not run yet, as an exporter's arguments."""
+    from exporter.accelerators import baseline
+
+    file = out / "accelerator-baseline.json"
+    return ["--accelerator-baseline", str(file)] if baseline.write(file) else []
 
 
 async def _measure(

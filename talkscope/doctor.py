@@ -73,7 +73,10 @@ async def look(url: str, redis: str | None) -> dict[str, Any]:
     """
     import httpx
 
-    from exporter.accelerators.nvidia import NvidiaSource
+    from exporter.accelerators.groups import Grouping
+    from exporter.accelerators.procfs import Procfs
+    from exporter.accelerators.source import AcceleratorSource, absent
+    from exporter.accelerators.vendors import libraries
     from exporter.sources.opentalking_http import OpenTalkingHttpSource
 
     def ignore(_: object) -> None:
@@ -86,8 +89,10 @@ async def look(url: str, redis: str | None) -> dict[str, Any]:
         raise CommandError(
             f"{http.health.reason}; start it, or name the URL where its /health answers"
         )
-    nvidia = NvidiaSource()
-    nvidia.read(ignore)
+    accelerators = [AcceleratorSource(library, Grouping({}, Procfs())) for library in libraries()]
+    for source in accelerators:
+        source.read()
+        source.close()
     return {
         "target": url,
         "mode": http.mode,
@@ -95,8 +100,8 @@ async def look(url: str, redis: str | None) -> dict[str, Any]:
         "models": http.models,
         "redis": await _redis_problem(redis) if redis else None,
         "redis_given": redis is not None,
-        "accelerators": nvidia.devices,
-        "accelerators_absent": None if nvidia.devices else nvidia.health.reason,
+        "accelerators": [d.to_json() for source in accelerators for d in source.devices],
+        "accelerators_absent": absent(accelerators),
     }
 
 

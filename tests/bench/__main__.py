@@ -5,11 +5,18 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.bench import bench_agent, bench_cost, exporter_events, exporter_load
+from tests.bench import (
+    accelerator_collect,
+    bench_agent,
+    bench_cost,
+    exporter_events,
+    exporter_load,
+)
 from tests.bench.measurement import Measurement
 from tests.processes import ROOT
 
 BENCHMARKS: dict[str, Callable[[], Measurement]] = {
+    accelerator_collect.NAME: accelerator_collect.run,
     bench_agent.NAME: bench_agent.run,
     bench_cost.NAME: bench_cost.run,
     exporter_events.NAME: exporter_events.run,

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 import statistics
 import struct
 import wave
@@ -170,6 +171,12 @@ def test_cold_start_is_measured_when_the_bench_starts_the_target(demo):
 def test_the_report_of_the_demo_names_its_stand_ins(demo):
     assert "A run on a synthetic runtime only proves orchestration works" in demo.stdout
     assert "Stand-ins: the model" in demo.stdout
+
+
+@pytest.mark.skipif(shutil.which("nvidia-smi") is not None, reason="this machine has a driver")
+def test_without_a_driver_the_report_says_no_accelerator(demo):
+    assert "no accelerator: the NVIDIA driver's library" in demo.stdout
+    assert demo.result["memory"] == {"scope": None, "device": None}
 
 
 def test_nothing_of_the_demo_is_left(demo):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from exporter.accelerators.groups import Selector
 from exporter.config import SETTINGS, Config, ConfigError, changed, parse, reference
 from tests.processes import ROOT
 
@@ -44,7 +45,8 @@ def test_a_flag_wins_over_a_variable_and_a_variable_over_the_file(file):
     assert config.ingest_burst == 100
 
 
-def test_every_setting_can_come_from_the_file(file):
+def test_every_setting_can_come_from_the_file(file, tmp_path):
+    (tmp_path / "baseline.json").write_text('{"0": 512}')
     path = file(
         f"""
         target: {TARGET}
@@ -59,6 +61,11 @@ def test_every_setting_can_come_from_the_file(file):
         poll_interval: 5
         queue_poll_interval: 0.5
         turn_timeout: 90
+        accelerator_interval: 0.2
+        accelerator_baseline: {tmp_path / "baseline.json"}
+        opentalking_processes: ["port:8000", "command:opentalking"]
+        omnirt_processes: "cgroup:4f1bc1"
+        trust_accelerator_pids: true
         ingest_token: token
         cors_origins: [https://app.example.com]
         ingest_rate: 2.5
@@ -81,6 +88,11 @@ def test_every_setting_can_come_from_the_file(file):
         poll_interval=5.0,
         queue_poll_interval=0.5,
         turn_timeout=90.0,
+        accelerator_interval=0.2,
+        accelerator_baseline={"0": 512.0},
+        opentalking_processes=(Selector("port", "8000"), Selector("command", "opentalking")),
+        omnirt_processes=(Selector("cgroup", "4f1bc1"),),
+        trust_accelerator_pids=True,
         ingest_token="token",
         cors_origins=("https://app.example.com",),
         ingest_rate=2.5,
@@ -129,6 +141,9 @@ def test_secrets_have_no_flag_and_are_not_printed():
         ("redis: redis://h:x/0\n", "redis 'redis://h:x/0' is not a URL that begins with redis://"),
         ("redis: redis://h/zero\n", "redis: database 'zero' is not a number"),
         ("listen: 9109\n", "listen 9109 is not a text; put it in quotes"),
+        ("omnirt_processes: omnirt\n", "omnirt_processes: 'omnirt' is not KIND:VALUE with a KIND"),
+        ("opentalking_processes: port:0\n", "'0' is not a port from 1 to 65535"),
+        ("accelerator_baseline: /nowhere\n", "accelerator_baseline: cannot read /nowhere: No such"),
         ("omnirt: [http://a:1, http://a:1/]\n", "omnirt names a:1 twice"),
         ("omnirt: [3]\n", "omnirt 3 is not a text"),
         ("omnirt: {a: 1}\n", "omnirt {'a': 1} is not a text"),

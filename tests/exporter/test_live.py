@@ -44,6 +44,13 @@ def test_a_speech_that_interrupts_another_is_no_new_transition(live):
     assert live.speeches == 1
 
 
+def test_a_session_that_waits_is_not_open(live):
+    live.feed(event(upstream.SESSION_QUEUED, session="waits", position=2))
+    live.feed(event(upstream.SPEECH_STARTED, session="speaks"))
+    live.feed(event(upstream.SPEECH_ENDED, session="listens"))
+    assert live.open == 2
+
+
 def test_a_queued_session_waits_until_its_position_is_zero(live):
     live.feed(event(upstream.SESSION_QUEUED, position=2, message="waiting"))
     assert live.counts()[QUEUED] == 1

@@ -296,3 +296,21 @@ def test_a_clients_relay_takes_over_while_redis_is_away(tmp_path):
     text = exporter.metrics.render("")[0].decode()
     assert "opentalking_talking_transitions_total 1.0" in text
     assert "talkscope_events_recovered_total 1.0" in text
+
+
+def test_memory_over_sessions_becomes_a_forecast_in_the_metrics():
+    async def run():
+        return service.Exporter(parse(["--target", NOWHERE], {}))
+
+    exporter = asyncio.run(run())
+    gib = 2.0**30
+    labels = {"device": "0", "scope": "device", "group": "all"}
+    for sessions in (1, 2, 3):
+        exporter.emit(SessionSeen(1.0, f"s{sessions}"))
+        used = Reading(stages.VRAM_USED.name, (4 + sessions) * gib, labels)
+        total = Reading(stages.VRAM_TOTAL.name, 24 * gib, {"device": "0"})
+        exporter.emit(Readings(1.0, "nvidia:memory", (total, used)))
+    text = exporter.metrics.render("text/plain")[0].decode()
+    # 24 GiB hold (24 − 4) ÷ 1 = 20 sessions, of which 3 are live.
+    assert 'opentalking_vram_sessions_left{bound="estimate",device="0"} 17.0' in text
+    assert exporter.describe()["memory_forecast"][0]["points"] == 3

@@ -98,13 +98,16 @@ def vanished(number: int, **changes: object) -> Json:
     )
 
 
-def vram(unix: float, gib: float, scope: str = "process", device: str = "0") -> Json:
-    """A reading of accelerator memory."""
+def vram(
+    unix: float, gib: float, scope: str = "process", device: str = "0", group: str | None = None
+) -> Json:
+    """A reading of accelerator memory; without a group as version 0.1.0 wrote it."""
+    labels = {"device": device, "scope": scope}
     return {
         "unix": unix,
         "name": stages.VRAM_USED.name,
         "value": gib * GIB,
-        "labels": {"device": device, "scope": scope},
+        "labels": labels if group is None else {**labels, "group": group},
     }
 
 
@@ -161,9 +164,27 @@ def target(**changes: object) -> Json:
         "models": [{"id": "quicktalk", "backend": "omnirt", "connected": True, "reason": None}],
         "host": {"os": "Linux x86_64 glibc2.31", "cpus": 16, "memory_bytes": 64 * GIB},
         "accelerators": [
-            {"index": 0, "name": "RTX 3090", "memory_bytes": 24 * GIB, "driver": "570.133.07"}
+            {
+                "index": 0,
+                "device": "0",
+                "vendor": "nvidia",
+                "name": "RTX 3090",
+                "memory_bytes": 24 * GIB,
+                "driver": "570.133.07",
+                "runtime": "CUDA 12.8",
+            }
         ],
         "accelerators_absent": None,
+        "memory_forecast": [
+            {
+                "device": "0",
+                "per_session_bytes": {"estimate": 1.5 * GIB, "lower": 1.25 * GIB, "upper": 2 * GIB},
+                "sessions_fit": {"estimate": 15.0, "lower": 11.0, "upper": 18.0},
+                "points": 4,
+                "confidence": 0.95,
+            }
+        ],
+        "memory_forecast_absent": None,
         "sources": {"sse": {"up": True, "reason": None, "last_seen_unix": START, "events": 90}},
         **changes,
     }

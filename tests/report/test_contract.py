@@ -11,9 +11,9 @@ from exporter import stages
 from exporter.bundle import Bundle
 from exporter.health import SourceHealth
 from exporter.observations import Reading, Readings
+from exporter.stages import MemoryScope
 from exporter.turn_record import SessionRecord
 from report import BundleError, build
-from report.memory import MemoryScope
 from report.summary import Statistics
 from tests.exporter import example
 from tests.report.recording import run
@@ -30,7 +30,7 @@ def open_bundle(folder: Path) -> Bundle:
     bundle.session(
         SessionRecord("sess_1", values={stages.SESSION_CREATE.key: 31.0}, outcome="closed")
     )
-    labels = {"device": "0", "scope": "device"}
+    labels = {"device": "0", "scope": "device", "group": "all"}
     reading = Reading(stages.VRAM_USED.name, 2.0**30, labels)
     depth = Reading(stages.QUEUE_LEVEL.name, 2.0, {"queue": "task_queue"})
     bundle.readings(Readings(example.START + 0.5, "nvidia", (reading, depth)))

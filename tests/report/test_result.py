@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from exporter import stages
+from exporter.stages import MemoryScope
 from report import build
 from report.absence import Missing
-from report.memory import MemoryScope
 from report.records import InputKind, Outcome
 from report.result import Result, StageResult, Status, key_unit
 from report.summary import Statistics
@@ -349,6 +349,49 @@ def test_several_devices_and_no_index_are_not_summed(result_of: Any) -> None:
     assert found.peak == Missing("devices 0, 1 were read and no GPU index was given")
 
 
+def test_the_targets_groups_count_together_and_nobody_elses(result_of: Any) -> None:
+    samples = [
+        vram(START + at, gib, group=group)
+        for at, gib, group in (
+            *((0.0, 1.0, "opentalking"), (0.0, 2.0, "omnirt"), (0.0, 50.0, "other")),
+            *((25.0, 4.0, "omnirt"), (25.0, 60.0, "other")),
+        )
+    ]
+    found = result_of(memory_run(*samples)).memory
+    assert (found.idle, found.peak) == (3.0 * GIB, 4.0 * GIB)
+
+
+def test_processes_of_others_alone_are_no_reading_of_the_target(result_of: Any) -> None:
+    others = [vram(START + at, 9.0, group="other") for at in (0.0, 25.0)]
+    device = [vram(START + at, 12.0, "device", group="all") for at in (0.0, 25.0)]
+    found = result_of(memory_run(*others, *device)).memory
+    assert (found.scope, found.peak) == (MemoryScope.DEVICE, 12.0 * GIB)
+
+
+def test_of_several_devices_the_one_that_holds_the_target_counts(result_of: Any) -> None:
+    samples = [
+        vram(START + at, 10.0 + n, "device", str(n), "all") for at in (0.0, 25.0) for n in (0, 1)
+    ]
+    samples += [vram(START + at, 2.0, "process", "1", "omnirt") for at in (0.0, 25.0)]
+    samples += [vram(START + at, 5.0, "process", "0", "other") for at in (0.0, 25.0)]
+    found = result_of(memory_run(*samples, run=run(gpu_index=None))).memory
+    assert (found.device, found.peak) == ("1", 2.0 * GIB)
+
+
+def test_a_forecast_of_another_device_is_none_of_this_run(result_of: Any) -> None:
+    result = result_of(
+        memory_run(vram(START, 1.0, device="3"), run=run(gpu_index=3))
+    ).memory_forecast
+    assert result == Missing("the device has no forecast")
+
+
+def test_no_forecast_gives_the_exporters_reason(result_of: Any) -> None:
+    why = "device 0: a line takes memory at 3 different numbers of sessions, there are 1"
+    told = target(memory_forecast=[], memory_forecast_absent=why)
+    found = result_of(memory_run(vram(START, 1.0), target=told)).memory_forecast
+    assert found == Missing(why)
+
+
 def test_no_accelerator_gives_its_reason_to_every_cell(result_of: Any) -> None:
     why = "no NVIDIA driver on this machine"
     result = result_of(memory_run(target=target(accelerators=[], accelerators_absent=why)))
@@ -358,7 +401,7 @@ def test_no_accelerator_gives_its_reason_to_every_cell(result_of: Any) -> None:
 
 def test_no_reading_and_no_reason_says_what_it_takes(result_of: Any) -> None:
     found = result_of(memory_run()).memory
-    assert found.peak == Missing("not seen; needs: an NVIDIA accelerator and its driver")
+    assert found.peak == Missing("not seen; needs: an accelerator and its vendor's library")
 
 
 def test_readings_at_another_time_are_told(result_of: Any) -> None:
@@ -405,7 +448,7 @@ def test_queues_read_at_another_time_are_told(result_of: Any) -> None:
 def test_queues_of_a_run_without_a_measured_turn_belong_to_no_turn(result_of: Any) -> None:
     result = result_of(Recording(turns=[warmup()], samples=[queue(START, 1.0)]))
     assert result.queue_depth == Missing("no measured turn was seen")
-    assert result.memory.peak == Missing("not seen; needs: an NVIDIA accelerator and its driver")
+    assert result.memory.peak == Missing("not seen; needs: an accelerator and its vendor's library")
 
 
 # --- facts ---------------------------------------------------------------------------------
