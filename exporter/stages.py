@@ -1053,6 +1053,47 @@ ACCELERATOR_LAST_CRITICAL_ERROR = Gauge(
     "Code of the latest critical error, in the vendor's numbers.",
     ("device",),
 )
+HOST_CPUS = Gauge("host_cpus", "opentalking_host_cpus", "Processors of the machine.", ())
+HOST_CPU_BUSY = Gauge(
+    "host_cpu_utilization",
+    "opentalking_host_cpu_utilization_ratio",
+    "Share of time in which the machine's processors worked, since the reading before.",
+    (),
+)
+HOST_MEMORY = Gauge(
+    "host_memory_bytes", "opentalking_host_memory_total_bytes", "Memory of the machine.", ()
+)
+HOST_MEMORY_AVAILABLE = Gauge(
+    "host_memory_available_bytes",
+    "opentalking_host_memory_available_bytes",
+    "Memory that the machine could give to new programs without swapping.",
+    (),
+)
+CPU_LIMIT = Gauge(
+    "cgroup_cpu_limit",
+    "opentalking_cgroup_cpu_limit_cores",
+    "CPU quota of the exporter's control group and those above it; absent without one.",
+    (),
+)
+CPU_THROTTLED = Gauge(
+    "cgroup_cpu_throttled",
+    "opentalking_cgroup_cpu_throttled_seconds",
+    "Time that tasks of the exporter's control group waited for want of CPU quota.",
+    (),
+    counts=True,
+)
+MEMORY_LIMIT = Gauge(
+    "cgroup_memory_limit_bytes",
+    "opentalking_cgroup_memory_limit_bytes",
+    "Memory limit of the exporter's control group and those above it; absent without one.",
+    (),
+)
+MEMORY_IN_GROUP = Gauge(
+    "cgroup_memory_used_bytes",
+    "opentalking_cgroup_memory_used_bytes",
+    "Memory in use by the exporter's control group, page cache included.",
+    (),
+)
 QUEUE_LEVEL = Gauge(
     QUEUE_DEPTH.key, QUEUE_DEPTH.family or "", "Tasks waiting when polled, by queue.", ("queue",)
 )
@@ -1157,6 +1198,14 @@ GAUGES: Final[dict[str, Gauge]] = {
         ACCELERATOR_ECC_ERRORS,
         ACCELERATOR_CRITICAL_ERRORS,
         ACCELERATOR_LAST_CRITICAL_ERROR,
+        HOST_CPUS,
+        HOST_CPU_BUSY,
+        HOST_MEMORY,
+        HOST_MEMORY_AVAILABLE,
+        CPU_LIMIT,
+        CPU_THROTTLED,
+        MEMORY_LIMIT,
+        MEMORY_IN_GROUP,
         QUEUE_LEVEL,
         SLOT_OCCUPIED,
         MODEL_CONNECTED,

@@ -156,8 +156,12 @@ def _hardware(result: Result) -> str:
     parts.append(_known(facts.os, "operating system unknown"))
     if not isinstance(facts.cpus, Missing):
         parts.append(f"{facts.cpus} CPUs")
+    if not isinstance(facts.cpu_limit, Missing):
+        parts.append(f"limited to {figure(facts.cpu_limit)} CPUs")
     if not isinstance(facts.memory_bytes, Missing):
         parts.append(f"{figure(facts.memory_bytes / GIB)} GiB memory")
+    if not isinstance(facts.memory_limit_bytes, Missing):
+        parts.append(f"limited to {figure(facts.memory_limit_bytes / GIB)} GiB")
     return "; ".join(parts)
 
 

@@ -88,6 +88,9 @@ class Host:
     os: str | None
     cpus: int | None
     memory_bytes: float | None
+    cpu_limit: float | None = None
+    """CPU seconds a second that the exporter's control group may use; null without a limit."""
+    memory_limit_bytes: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

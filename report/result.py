@@ -135,6 +135,9 @@ class Facts:
     os: str | Missing
     cpus: int | Missing
     memory_bytes: float | Missing
+    cpu_limit: float | Missing
+    """Processors' worth of time that a control group allows."""
+    memory_limit_bytes: float | Missing
     opentalking: str | Missing
     """Commit, or `release VERSION` where only that is known."""
     backend_revision: str | Missing
@@ -405,6 +408,7 @@ def _facts(run: Run, target: Target, completed: Sequence[Turn]) -> Facts:
     started = datetime.fromtimestamp(run.started_unix, tz=UTC)
     host = target.host
     unknown_host = Missing("the exporter does not say")
+    unlimited = Missing("no control group limits it, as far as the exporter sees")
     devices = [
         device
         for device in target.accelerators
@@ -424,6 +428,8 @@ def _facts(run: Run, target: Target, completed: Sequence[Turn]) -> Facts:
         os=(host.os if host else None) or unknown_host,
         cpus=(host.cpus if host else None) or unknown_host,
         memory_bytes=(host.memory_bytes if host else None) or unknown_host,
+        cpu_limit=(host.cpu_limit if host else None) or unlimited,
+        memory_limit_bytes=(host.memory_limit_bytes if host else None) or unlimited,
         opentalking=_revision(run.opentalking_commit, run.opentalking_version),
         backend_revision=_revision(run.backend_commit, run.backend_version),
         mode=_told(run.mode or target.mode),
