@@ -20,6 +20,7 @@ from exporter.accelerators.procfs import Procfs
 from exporter.accelerators.source import AcceleratorSource, absent
 from exporter.accelerators.vendors import libraries
 from exporter.arbiter import EventArbiter
+from exporter.backends import BackendMetrics, Instance
 from exporter.bundle import Bundle
 from exporter.config import Config, changed
 from exporter.delivery import CountedSpans
@@ -97,6 +98,7 @@ class Exporter:
         )
         if self.omnirt:
             self.metrics.registry.register(OmniRtMetrics(self.omnirt))
+            self.metrics.registry.register(BackendMetrics(self._instances, self._backends))
         self._bundle = Bundle(config.bundle, now=steady_clock.now()) if config.bundle else None
         self._apply(config)
         if config.target_just_started:
@@ -163,6 +165,13 @@ class Exporter:
         self.metrics.readings(readings)
         if self._bundle is not None:
             self._bundle.readings(readings)
+
+    def _instances(self) -> list[Instance]:
+        return [Instance(omnirt.instance, omnirt.families) for omnirt in self.omnirt]
+
+    def _backends(self) -> dict[str, str]:
+        listed = self.http.models if self.http.health.up else []
+        return {str(m.get("id")): str(m.get("backend")) for m in listed}
 
     def take_marks(self, body: bytes) -> tuple[int, int]:
         """Take a batch of marks; see `exporter.sources.ingest.Ingest.take`."""

@@ -1094,6 +1094,19 @@ MEMORY_IN_GROUP = Gauge(
     "Memory in use by the exporter's control group, page cache included.",
     (),
 )
+BACKEND_QUEUE = Gauge(
+    "backend_queue_depth",
+    "opentalking_backend_queue_depth",
+    "Jobs that wait for a model's workers in the synthesis backend, by its own count; realtime "
+    "streams are no jobs.",
+    ("model", "backend", "backend_instance"),
+)
+BACKEND_VRAM_PEAK = Gauge(
+    "backend_vram_peak_bytes",
+    "opentalking_backend_vram_peak_bytes",
+    "Accelerator memory that the synthesis backend's last job took at its peak, by its own count.",
+    ("model", "backend", "backend_instance", "device"),
+)
 QUEUE_LEVEL = Gauge(
     QUEUE_DEPTH.key, QUEUE_DEPTH.family or "", "Tasks waiting when polled, by queue.", ("queue",)
 )
@@ -1206,6 +1219,8 @@ GAUGES: Final[dict[str, Gauge]] = {
         CPU_THROTTLED,
         MEMORY_LIMIT,
         MEMORY_IN_GROUP,
+        BACKEND_QUEUE,
+        BACKEND_VRAM_PEAK,
         QUEUE_LEVEL,
         SLOT_OCCUPIED,
         MODEL_CONNECTED,

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit
 
 import httpx
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
+from exporter import exposition
 from exporter.health import SourceHealth
 from exporter.sources import Emit
 
@@ -107,17 +107,13 @@ class OmniRtMetrics(Collector):
         yield models
 
 
-def parse(exposition: str, instance: str) -> tuple[Metric, ...]:
+def parse(text: str, instance: str) -> tuple[Metric, ...]:
     """OmniRT's families that have samples, each sample with its instance.
 
     Raises ValueError for a text that is no exposition.
     """
-    try:
-        all_told = list(text_string_to_metric_families(exposition))
-    except (ValueError, LookupError, TypeError) as error:
-        raise ValueError(f"/metrics is not an exposition: {error}") from error
     families: list[Metric] = []
-    for told in all_told:
+    for told in exposition.parse(text):
         if not told.samples or not told.name.startswith(OWN_PREFIX):
             continue
         # OmniRT writes no HELP lines, and a family without one fails promtool's check.
