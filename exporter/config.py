@@ -55,6 +55,7 @@ class Config:
     redis: str | None = field(repr=False)
     omnirt: tuple[str, ...]
     omnirt_api_key: str | None = field(repr=False)
+    npu_exporter: str | None
     log: Path | None
     log_command: tuple[str, ...] | None
     bundle: Path | None
@@ -292,6 +293,14 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         _secret,
         "TALKSCOPE_OMNIRT_API_KEY",
         has_flag=False,
+    ),
+    Setting(
+        "npu_exporter",
+        "MindCluster's NPU Exporter on the target's machine, whose `/metrics` is read instead of "
+        "asking npu-smi",
+        _http_url,
+        "TALKSCOPE_NPU_EXPORTER",
+        "URL",
     ),
     Setting(
         "log",

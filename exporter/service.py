@@ -16,6 +16,7 @@ from typing import Any, Final
 from exporter import steady_clock
 from exporter.accelerators import host
 from exporter.accelerators.groups import Grouping, Selector, usual_selectors
+from exporter.accelerators.host import HostSource
 from exporter.accelerators.procfs import Procfs
 from exporter.accelerators.source import AcceleratorSource, absent
 from exporter.accelerators.vendors import libraries
@@ -71,8 +72,9 @@ class Exporter:
                 Grouping(_selectors(config), Procfs(), trust_ids=config.trust_accelerator_pids),
                 baseline=config.accelerator_baseline,
             )
-            for library in libraries()
+            for library in libraries(config.npu_exporter)
         ]
+        self._said_no_accelerator = False
         sources: list[SourceTask | None] = [
             self.http,
             self.bus,
@@ -80,6 +82,7 @@ class Exporter:
             LogCommandSource(config.log_command) if config.log_command else None,
             *self.omnirt,
             *self._accelerators,
+            HostSource(),
         ]
         self._sources = [source for source in sources if source is not None]
         self._assembler = TurnAssembler(
@@ -215,11 +218,18 @@ class Exporter:
             self._live.tick(now)
             if (processes := self._processes.tick(now)) is not None:
                 self._readings(processes)
+            self._say_no_accelerator()
             self._publish(self._assembler.tick(now))
             for stage, value in self._assembler.take_values_of_nobody():
                 self.metrics.value_of_nobody(stage, value)
         except Exception:
             log.exception("publishing failed")
+
+    def _say_no_accelerator(self) -> None:
+        """Once in the log; the sources' health says it as long as it holds."""
+        if not self._said_no_accelerator and all(s.nothing_there for s in self._accelerators):
+            self._said_no_accelerator = True
+            log.info("%s; host figures are served without", absent(self._accelerators))
 
     def _publish(self, turns: list[Turn]) -> None:
         for turn in turns:

@@ -10,6 +10,7 @@ Written after NVIDIA's NVML API reference; the names of functions and constants 
 from __future__ import annotations
 
 import ctypes
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
@@ -95,8 +96,10 @@ class Nvml:
     """NVML, one session at a time. The `Library` of NVIDIA's devices."""
 
     name: Final = VENDOR
+    least_interval: Final = 0.0
 
     def __init__(self) -> None:
+        self.unreadable: Counter[str] = Counter()
         self._open = False
         self._gpus: list[_Gpu] = []
         self._unopened: dict[str, str] = {}

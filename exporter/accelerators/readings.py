@@ -8,6 +8,7 @@ Every field that is None was not answered. No reading is made of it: absent is n
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -118,6 +119,17 @@ class Library(Protocol):
     @property
     def name(self) -> str:
         """Name of the source: `nvidia`, `ascend`."""
+        ...
+
+    @property
+    def least_interval(self) -> float:
+        """Seconds below which two readings are too close to be worth their cost."""
+        ...
+
+    @property
+    def unreadable(self) -> Counter[str]:
+        """Answers that could not be understood since this was last emptied, by query; the rest
+        of what was told then is good."""
         ...
 
     def open(self) -> tuple[Device, ...]:

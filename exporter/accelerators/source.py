@@ -74,7 +74,8 @@ class AcceleratorSource:
             while True:
                 for seen in await asyncio.to_thread(self.read):
                     emit(seen)
-                pause = self._retry if self._down else self.interval
+                interval = max(self.interval, self._library.least_interval)
+                pause = self._retry if self._down else interval
                 due = max(due + pause, loop.time())
                 await asyncio.sleep(due - loop.time())
         finally:
@@ -142,6 +143,9 @@ class AcceleratorSource:
         if self._grouping.malformed:
             self.health.drop("proc_malformed", self._grouping.malformed)
             self._grouping.malformed = 0
+        for query, count in self._library.unreadable.items():
+            self.health.drop(query, count)
+        self._library.unreadable.clear()
 
     def _told(self, kind: str, readings: Iterable[Reading]) -> Readings:
         return Readings(steady_clock.now(), f"{self.health.name}:{kind}", tuple(readings))

@@ -53,6 +53,7 @@ def test_every_setting_can_come_from_the_file(file, tmp_path):
         redis: rediss://user:secret@redis:6380/2
         omnirt: [http://gpu-1:9000, http://gpu-2:9000]
         omnirt_api_key: key
+        npu_exporter: http://127.0.0.1:8082
         log_command: docker logs -f --since 0s 'a worker'
         listen: "[::1]:0"
         bundle: out/bundle
@@ -80,6 +81,7 @@ def test_every_setting_can_come_from_the_file(file, tmp_path):
         redis="rediss://user:secret@redis:6380/2",
         omnirt=("http://gpu-1:9000", "http://gpu-2:9000"),
         omnirt_api_key="key",
+        npu_exporter="http://127.0.0.1:8082",
         log=None,
         log_command=("docker", "logs", "-f", "--since", "0s", "a worker"),
         bundle=Path("out/bundle"),

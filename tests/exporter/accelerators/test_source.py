@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import Counter
 
 import pytest
 
@@ -21,8 +22,10 @@ class Library:
     """Answers as it is told; counts sessions."""
 
     name = "vendor"
+    least_interval = 0.0
 
     def __init__(self, error=None):
+        self.unreadable = Counter()
         self.error = error
         self.sessions = self.rounds = self.stated = 0
         self.hangs = None
@@ -163,3 +166,29 @@ def test_broken_texts_of_proc_are_counted_as_dropped(table):
     source._grouping.malformed = 3
     source.read()
     assert source.health.dropped_by == {"proc_malformed": 3}
+
+
+def test_an_answer_that_was_not_understood_is_counted_once_and_the_rest_is_served(table):
+    library = Library()
+    library.unreadable["usages"] = 2
+    source = source_of(table, library)
+    assert any(told.readings for told in source.read())
+    source.read()
+    assert source.health.dropped_by == {"usages": 2}
+    assert source.health.up
+
+
+def test_a_library_that_is_slow_is_not_read_more_often_than_it_wants(table):
+    library = Library()
+    library.least_interval = 30.0
+    source = source_of(table, library, interval=0.01)
+
+    async def watch():
+        task = asyncio.create_task(source.run(lambda seen: None))
+        await until(lambda: library.rounds == 1)
+        await asyncio.sleep(0.1)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(watch())
+    assert library.rounds == 1
