@@ -314,3 +314,17 @@ def test_memory_over_sessions_becomes_a_forecast_in_the_metrics():
     # 24 GiB hold (24 − 4) ÷ 1 = 20 sessions, of which 3 are live.
     assert 'opentalking_vram_sessions_left{bound="estimate",device="0"} 17.0' in text
     assert exporter.describe()["memory_forecast"][0]["points"] == 3
+
+
+def test_a_machine_without_an_accelerator_is_told_once(caplog):
+    running = service.Exporter(parse(["--target", NOWHERE], {}))
+    first, *others = running._accelerators
+    with caplog.at_level("INFO"):
+        for source in others:
+            source.nothing_there = "npu-smi, Ascend's tool, is not installed"
+        running._tick()
+        assert "no accelerator" not in caplog.text, "the first one may still find one"
+        first.nothing_there = "no driver"
+        running._tick()
+        running._tick()
+    assert caplog.text.count("no accelerator: no driver; npu-smi, Ascend's tool, is not") == 1
