@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from exporter import stages
+from exporter import stages, steady_clock
 from exporter.accelerators import cgroups
 from exporter.accelerators.cgroups import CgroupError, Limits
 from exporter.health import SourceHealth
@@ -65,9 +65,8 @@ class HostSource:
         if refused:
             self.health.failed("; ".join(refused))
         else:
-            now = time.time()
-            self.health.succeeded(now, events=1, duration=time.monotonic() - started)
-        return Readings(time.time(), self.health.name, tuple(readings))
+            self.health.succeeded(time.time(), events=1, duration=time.monotonic() - started)
+        return Readings(steady_clock.now(), self.health.name, tuple(readings))
 
     def _processors(self) -> Iterator[tuple[Gauge, float | None]]:
         count, busy, total = parse_stat(_text(self._root / "proc/stat"))

@@ -3,8 +3,10 @@
 import os
 
 from exporter.accelerators.source import AcceleratorSource
+from exporter.arbiter import EventArbiter
 from exporter.live import LiveSessions
 from exporter.metrics import Metrics
+from exporter.processes import Processes
 from exporter.stages import MemoryGroup
 from exporter.turns import TurnAssembler
 
@@ -34,8 +36,9 @@ class Deployment:
 
     def __init__(self, library, owners=None, **options):
         self.source = AcceleratorSource(library, owners or Owners(), **options)
+        assembler = TurnAssembler(expect_log=False)
         self.metrics = Metrics(
-            [self.source.health], TurnAssembler(expect_log=False), LiveSessions()
+            [self.source.health], assembler, LiveSessions(), EventArbiter(), Processes()
         )
 
     @property

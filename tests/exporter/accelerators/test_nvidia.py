@@ -1,51 +1,12 @@
 """NVML → /metrics, on the stand-in (tests/nvml): no GPU is at hand where these run."""
 
-import os
-
 import pytest
 
 from exporter.accelerators.nvidia import UNNAMED, Nvml, cuda_words, driver_words
-from exporter.accelerators.source import AcceleratorSource, absent
-from exporter.arbiter import EventArbiter
-from exporter.live import LiveSessions
-from exporter.metrics import Metrics
-from exporter.processes import Processes
-from exporter.turns import TurnAssembler
+from exporter.accelerators.source import absent
 from tests import nvml
-
-SHOWN = ("opentalking_vram", "opentalking_accelerator")
-OF_THE_SOURCE = (
-    "talkscope_source_up",
-    "talkscope_source_failures_total",
-    "talkscope_source_dropped_total",
-)
-
-
-class Deployment:
-    """A source of the stand-in's devices, and the metrics that it fills."""
-
-    def __init__(self, table, **options):
-        self.source = AcceleratorSource(Nvml(), table.grouping(), **options)
-        assembler = TurnAssembler(expect_log=False)
-        self.metrics = Metrics(
-            [self.source.health], assembler, LiveSessions(), EventArbiter(), Processes()
-        )
-
-    def read(self):
-        # Everything in one round, however soon after the last one it is.
-        self.source._states_at = None
-        for readings in self.source.read():
-            self.metrics.readings(readings)
-
-    def exposition(self):
-        """The accelerator's own families, and how its source is, as /metrics shows them."""
-        lines = self.metrics.render("text/plain")[0].decode().splitlines()
-        return "".join(
-            f"{line}\n"
-            for line in lines
-            if (words := line.removeprefix("# HELP ").removeprefix("# TYPE "))
-            and words.startswith((*SHOWN, *OF_THE_SOURCE))
-        )
+from tests.exporter.accelerators.deployment import Deployment
+from tests.exporter.accelerators.deployment import check as check_file
 
 
 @pytest.fixture
@@ -55,17 +16,13 @@ def deployment(table, request, libraries):
     table.add(5022, "/opt/omnirt/bin/omnirt", "serve")
     table.add(21180, "/opt/venv/bin/opentalking-unified")
     table.add(21198, "/usr/bin/python3", "/srv/omnirt/omnirt_server.py")
-    made = Deployment(table, **getattr(request, "param", {}))
+    made = Deployment(Nvml(), table.grouping(), **getattr(request, "param", {}))
     yield made
     made.source.close()
 
 
 def check(exposition, name):
-    """UPDATE_GOLDEN=1 writes the file anew; read the difference before you commit it."""
-    golden = nvml.EXPECTED / f"{name}.prom"
-    if os.environ.get("UPDATE_GOLDEN"):
-        golden.write_text(exposition)
-    assert exposition == golden.read_text()
+    check_file(exposition, nvml.EXPECTED / f"{name}.prom")
 
 
 @pytest.mark.parametrize(
