@@ -4,8 +4,8 @@ What comes in: finished `Turn` records, `Readings`, session records, source heal
 out: an exposition text, classic or OpenMetrics with trace-id exemplars. It must not know where
 any of it was seen. Families, buckets and help texts come from the catalogue.
 
-Labels are bounded: model, backend, startup, leads, outcome, device, queue, source. No session,
-no user, no text.
+Labels are bounded: model, backend, startup, leads, outcome, queue, source, those of a device. No
+session, no user, no text.
 """
 
 from __future__ import annotations
@@ -134,12 +134,12 @@ class _Levels(Collector):
         self._by_source[source] = readings
 
     def collect(self) -> Iterator[Metric]:
-        families: dict[str, GaugeMetricFamily] = {}
+        families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
         for reading in (r for told in self._by_source.values() for r in told):
             gauge = stages.GAUGES[reading.name]
             family = families.get(gauge.name)
             if family is None:
-                family = families[gauge.name] = _gauge(gauge)
+                family = families[gauge.name] = _counted(gauge) if gauge.counts else _gauge(gauge)
             family.add_metric([reading.labels[name] for name in gauge.labels], reading.value)
         yield from families.values()
 
@@ -242,6 +242,10 @@ class _SelfMetrics(Collector):
 
 def _gauge(gauge: stages.Gauge) -> GaugeMetricFamily:
     return GaugeMetricFamily(gauge.family, gauge.meaning, labels=gauge.labels)
+
+
+def _counted(gauge: stages.Gauge) -> CounterMetricFamily:
+    return CounterMetricFamily(gauge.family, gauge.meaning, labels=gauge.labels)
 
 
 def _count(count: stages.Count, value: float) -> CounterMetricFamily:

@@ -133,7 +133,7 @@ def _where(chosen: Iterable[Stage]) -> Iterator[str]:
 def _levels() -> str:
     header = ("Prometheus family", "labels", "meaning")
     rows = (
-        (f"`{g.family}`", ", ".join(f"`{n}`" for n in g.labels) or "none", g.meaning)
+        (f"`{g.exported}`", ", ".join(f"`{n}`" for n in g.labels) or "none", g.meaning)
         for g in stages.GAUGES.values()
     )
     return "\n".join(_rows(header, rows)) + "\n"

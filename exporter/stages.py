@@ -832,7 +832,7 @@ IDLE_VRAM = _sample(
     scope=Scope.RUN,
     family=None,
     instrument=Instrument.REPORT_ONLY,
-    sights=(Sight(Source.ACCELERATOR, "device memory", "an NVIDIA accelerator and its driver"),),
+    sights=(Sight(Source.ACCELERATOR, "device memory", "an accelerator and its vendor's library"),),
 )
 PEAK_VRAM = _sample(
     "peak_vram_bytes",
@@ -845,7 +845,7 @@ PEAK_VRAM = _sample(
     scope=Scope.RUN,
     family=None,
     instrument=Instrument.REPORT_ONLY,
-    sights=(Sight(Source.ACCELERATOR, "device memory", "an NVIDIA accelerator and its driver"),),
+    sights=(Sight(Source.ACCELERATOR, "device memory", "an accelerator and its vendor's library"),),
 )
 
 
@@ -857,16 +857,120 @@ class Gauge:
     family: str
     meaning: str
     labels: tuple[str, ...]
+    counts: bool = False
+    """Whether somebody else counts it and it only grows: it is exported as a counter."""
+
+    @property
+    def exported(self) -> str:
+        """The family's name with the suffix that a counter gets."""
+        return f"{self.family}_total" if self.counts else self.family
 
 
 VRAM_USED = Gauge(
     "vram_used_bytes",
     "opentalking_vram_used_bytes",
-    "Accelerator memory in use; scope says whether by the device or by known processes.",
-    ("device", "scope"),
+    "Accelerator memory in use; scope says whether by the device, by the device less what it held "
+    "before the target started, or by the processes of one group.",
+    ("device", "scope", "group"),
 )
 VRAM_TOTAL = Gauge(
     "vram_total_bytes", "opentalking_vram_total_bytes", "Accelerator memory.", ("device",)
+)
+VRAM_FREE = Gauge(
+    "vram_free_bytes",
+    "opentalking_vram_free_bytes",
+    "Accelerator memory that nobody uses; what the driver keeps for itself is not free.",
+    ("device",),
+)
+VRAM_PER_SESSION = Gauge(
+    "vram_per_session_bytes",
+    "opentalking_vram_per_session_bytes",
+    "Slope of the device's memory over sessions: least squares and the ends of its 95 % "
+    "confidence interval.",
+    ("device", "bound"),
+)
+VRAM_SESSIONS_LEFT = Gauge(
+    "vram_sessions_left",
+    "opentalking_vram_sessions_left",
+    "Forecast of the sessions that still fit into the device's memory, at that slope.",
+    ("device", "bound"),
+)
+ACCELERATOR_INFO = Gauge(
+    "accelerator_info",
+    "opentalking_accelerator_info",
+    "What a device is; always 1.",
+    ("device", "vendor", "name", "driver", "runtime"),
+)
+ACCELERATOR_HEALTHY = Gauge(
+    "accelerator_healthy",
+    "opentalking_accelerator_healthy",
+    "Whether the device is as the vendor's library wants it (1), or lost or faulty (0).",
+    ("device",),
+)
+ACCELERATOR_UTILIZATION = Gauge(
+    "accelerator_utilization",
+    "opentalking_accelerator_utilization_ratio",
+    "Share of time with work on the device.",
+    ("device",),
+)
+ACCELERATOR_MEMORY_UTILIZATION = Gauge(
+    "accelerator_memory_utilization",
+    "opentalking_accelerator_memory_utilization_ratio",
+    "Share of time in which the device's memory was read or written; not how full it is.",
+    ("device",),
+)
+ACCELERATOR_ENCODER = Gauge(
+    "accelerator_encoder",
+    "opentalking_accelerator_encoder_utilization_ratio",
+    "Share of time in which the device's video encoder worked.",
+    ("device",),
+)
+ACCELERATOR_DECODER = Gauge(
+    "accelerator_decoder",
+    "opentalking_accelerator_decoder_utilization_ratio",
+    "Share of time in which the device's video decoder worked.",
+    ("device",),
+)
+ACCELERATOR_POWER = Gauge(
+    "accelerator_power", "opentalking_accelerator_power_watts", "Power drawn.", ("device",)
+)
+ACCELERATOR_TEMPERATURE = Gauge(
+    "accelerator_temperature",
+    "opentalking_accelerator_temperature_celsius",
+    "Temperature of the chip.",
+    ("device",),
+)
+ACCELERATOR_CLOCK = Gauge(
+    "accelerator_clock",
+    "opentalking_accelerator_clock_hertz",
+    "Clock frequency by domain.",
+    ("device", "clock"),
+)
+ACCELERATOR_THROTTLED = Gauge(
+    "accelerator_throttled",
+    "opentalking_accelerator_throttled",
+    "Whether a reason holds the clocks down (1) or not (0); only reasons the device can give.",
+    ("device", "reason"),
+)
+ACCELERATOR_ECC_ERRORS = Gauge(
+    "accelerator_ecc_errors",
+    "opentalking_accelerator_ecc_errors",
+    "Memory errors since the driver was loaded.",
+    ("device", "kind"),
+    counts=True,
+)
+ACCELERATOR_CRITICAL_ERRORS = Gauge(
+    "accelerator_critical_errors",
+    "opentalking_accelerator_critical_errors",
+    "Errors that the driver has reported (NVIDIA: XID) since the exporter listens.",
+    ("device",),
+    counts=True,
+)
+ACCELERATOR_LAST_CRITICAL_ERROR = Gauge(
+    "accelerator_last_critical_error",
+    "opentalking_accelerator_last_critical_error_code",
+    "Code of the latest critical error, in the vendor's numbers.",
+    ("device",),
 )
 QUEUE_LEVEL = Gauge(
     QUEUE_DEPTH.key, QUEUE_DEPTH.family or "", "Tasks waiting when polled, by queue.", ("queue",)
@@ -897,6 +1001,22 @@ GAUGES: Final[dict[str, Gauge]] = {
     for gauge in (
         VRAM_USED,
         VRAM_TOTAL,
+        VRAM_FREE,
+        VRAM_PER_SESSION,
+        VRAM_SESSIONS_LEFT,
+        ACCELERATOR_INFO,
+        ACCELERATOR_HEALTHY,
+        ACCELERATOR_UTILIZATION,
+        ACCELERATOR_MEMORY_UTILIZATION,
+        ACCELERATOR_ENCODER,
+        ACCELERATOR_DECODER,
+        ACCELERATOR_POWER,
+        ACCELERATOR_TEMPERATURE,
+        ACCELERATOR_CLOCK,
+        ACCELERATOR_THROTTLED,
+        ACCELERATOR_ECC_ERRORS,
+        ACCELERATOR_CRITICAL_ERRORS,
+        ACCELERATOR_LAST_CRITICAL_ERROR,
         QUEUE_LEVEL,
         SLOT_OCCUPIED,
         MODEL_CONNECTED,

@@ -67,7 +67,7 @@ def memory(
     With readings of several devices, `gpu_index` must say which one counts: their sum would
     include devices that the target does not use.
     """
-    device_label, scope_label = stages.VRAM_USED.labels
+    device_label, scope_label, _ = stages.VRAM_USED.labels
     readings = [sample for sample in samples if sample.name == stages.VRAM_USED.name]
     if not readings:
         return _nothing(target.accelerators_absent or not_seen(stages.PEAK_VRAM).reason)

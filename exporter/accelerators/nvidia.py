@@ -90,7 +90,11 @@ def _read(index: int) -> list[Reading]:
     memory = pynvml.nvmlDeviceGetMemoryInfo(pynvml.nvmlDeviceGetHandleByIndex(index))
     device = str(index)
     return [
-        Reading(stages.VRAM_USED.name, float(memory.used), {"device": device, "scope": "device"}),
+        Reading(
+            stages.VRAM_USED.name,
+            float(memory.used),
+            {"device": device, "scope": "device", "group": "all"},
+        ),
         Reading(stages.VRAM_TOTAL.name, float(memory.total), {"device": device}),
     ]
 

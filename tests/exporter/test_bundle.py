@@ -22,7 +22,9 @@ def write(folder):
     bundle.session(SessionRecord("s", outcome=Outcome.COMPLETED))
     said = {"session_id": "s", "text": "private words"}
     bundle.event(TargetEvent(2.0, Source.BUS, "s", "speech.started", said))
-    reading = Reading(stages.VRAM_USED.name, 5.0, {"device": "0", "scope": "device"})
+    reading = Reading(
+        stages.VRAM_USED.name, 5.0, {"device": "0", "scope": "device", "group": "all"}
+    )
     bundle.readings(Readings(3.0, "nvidia", (reading,)))
     return bundle
 

@@ -138,11 +138,17 @@ def test_two_sources_do_not_overwrite_each_other(metrics):
         Readings(
             1.0,
             "nvidia",
-            (Reading(stages.VRAM_USED.name, 9.0, {"device": "0", "scope": "device"}),),
+            (
+                Reading(
+                    stages.VRAM_USED.name, 9.0, {"device": "0", "scope": "device", "group": "all"}
+                ),
+            ),
         )
     )
     assert value(metrics, "opentalking_queue_depth", queue="tasks") == 4
-    assert value(metrics, "opentalking_vram_used_bytes", device="0", scope="device") == 9
+    assert (
+        value(metrics, "opentalking_vram_used_bytes", device="0", scope="device", group="all") == 9
+    )
 
 
 def test_the_trace_id_rides_as_an_exemplar(metrics):

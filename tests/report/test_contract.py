@@ -30,7 +30,7 @@ def open_bundle(folder: Path) -> Bundle:
     bundle.session(
         SessionRecord("sess_1", values={stages.SESSION_CREATE.key: 31.0}, outcome="closed")
     )
-    labels = {"device": "0", "scope": "device"}
+    labels = {"device": "0", "scope": "device", "group": "all"}
     reading = Reading(stages.VRAM_USED.name, 2.0**30, labels)
     depth = Reading(stages.QUEUE_LEVEL.name, 2.0, {"queue": "task_queue"})
     bundle.readings(Readings(example.START + 0.5, "nvidia", (reading, depth)))
