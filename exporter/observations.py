@@ -104,6 +104,49 @@ class PipelineReported:
     first_video: int | None = None
     first_audio: int | None = None
     error: Mapping[str, str] | None = None
+    samples: Mapping[str, float] = field(default_factory=dict)
+    traceparent: str | None = None
+    """The W3C trace context of the request that asked for the speech; valid where it is set."""
+    llm_model: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class LoopLag:
+    """How late an event loop ran its timers within one interval (seconds)."""
+
+    p50: float
+    p99: float
+    max: float
+
+
+@dataclass(frozen=True, slots=True)
+class AgentLosses:
+    """What an agent has lost since its process started."""
+
+    dropped: int = 0
+    """Records never taken, because its queue was full."""
+    refused: int = 0
+    """Records that the exporter answered with 4xx."""
+    failures: int = 0
+    """Hooks that failed, and were caught."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessReported:
+    """How one of OpenTalking's processes does; None: the agent cannot read it.
+
+    `origin` tells processes apart. `media_queue` is kind (`video`, `audio`) → items waiting,
+    `realtime_backlog` the audio chunks that wait for the synthesis backend.
+    """
+
+    at: float
+    origin: str
+    role: stages.ProcessRole
+    rss_bytes: int | None = None
+    lag: LoopLag | None = None
+    media_queue: Mapping[str, int] = field(default_factory=dict)
+    realtime_backlog: int | None = None
+    losses: AgentLosses | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +201,7 @@ Observation = (
     | TurnOpened
     | TurnReported
     | PipelineReported
+    | ProcessReported
     | TargetStarted
     | BusGap
     | BackendsSeen

@@ -116,7 +116,8 @@ def _table(chosen: Iterable[Stage]) -> str:
 def _family(stage: Stage) -> str:
     if stage.instrument is Instrument.REPORT_ONLY:
         return "report only"
-    return f"`{stage.family}` ({stage.instrument})"
+    suffix = "_total" if stage.instrument is Instrument.COUNTER else ""
+    return f"`{stage.family}{suffix}` ({stage.instrument})"
 
 
 def _where(chosen: Iterable[Stage]) -> Iterator[str]:

@@ -54,6 +54,8 @@ class Instrument(StrEnum):
 
     HISTOGRAM = "histogram"
     GAUGE = "gauge"
+    COUNTER = "counter"
+    """Values add up over turns; the exported name has `_total` at its end."""
     REPORT_ONLY = "none"
     """Belongs to one benchmark run and is not exported as a series."""
 
@@ -100,6 +102,14 @@ class Outcome(StrEnum):
     """The exporter stopped before the turn ended; no client says this."""
 
 
+class ProcessRole(StrEnum):
+    """Which of OpenTalking's processes an agent sits in."""
+
+    UNIFIED = "unified"
+    WORKER = "worker"
+    API = "api"
+
+
 class Source(StrEnum):
     """A way of seeing a deployment."""
 
@@ -131,6 +141,8 @@ OFFER_STARTED: Final = "webrtc.offer_started"
 CLIENT_FIRST_FRAME: Final = "client.first_frame"
 USER_SPEECH_STARTED: Final = "user_speech.started"
 ASR_FIRST_PARTIAL: Final = "asr.first_partial"
+STT_REQUESTED: Final = "stt.requested"
+STT_TRANSCRIBED: Final = "stt.transcribed"
 ASR_FINAL: Final = "asr.final"
 INPUT: Final = "input"
 INPUT_ENQUEUED: Final = "input.enqueued"
@@ -160,6 +172,8 @@ MARKS: Final[dict[str, str]] = {
     ),
     USER_SPEECH_STARTED: "the first audio of the user's speech is sent to the target",
     ASR_FIRST_PARTIAL: "the first partial transcript is published",
+    STT_REQUESTED: "the server asks the speech recogniser for the transcript",
+    STT_TRANSCRIBED: "the recogniser has returned the final transcript to the server",
     ASR_FINAL: "the final transcript has arrived",
     INPUT: (
         "the user's input is complete: the text request is sent, the last speech audio is sent, "
@@ -489,6 +503,19 @@ ASR_FINAL_LATENCY = _interval(
     family="opentalking_asr_final_latency_seconds",
     sights=_client("reply of WS /sessions/{id}/speak_audio_stream"),
 )
+STT = _interval(
+    "stt_ms",
+    "speech recognition (server)",
+    STT_REQUESTED,
+    STT_TRANSCRIBED,
+    meaning="Duration of speech recognition inside the server, as OpenTalking's log counts it.",
+    boundaries="recogniser asked for the transcript → final transcript (spoken input only)",
+    owner="OpenTalking + STT provider",
+    # Part of asr_final_latency_ms where a client tells it, so the two must not be stacked.
+    kind=Kind.COMPOSITE,
+    family="opentalking_stt_seconds",
+    sights=(_AGENT,),
+)
 QUEUE_WAIT = _interval(
     "queue_wait_ms",
     "task queue wait",
@@ -786,6 +813,33 @@ PLAYBACK_FPS = _sample(
     buckets=FPS_BUCKETS,
     sights=_client("RTP packets of the video track"),
 )
+FREEZES = _sample(
+    "freezes",
+    "freezes",
+    meaning="How often the picture froze at the viewer while the avatar spoke.",
+    boundaries=(
+        "pauses between complete frames of at least max(3·δ, δ + 150 ms), δ their mean distance "
+        "(W3C webrtc-stats, freezeCount), first talking frame → end of speech"
+    ),
+    owner="OpenTalking + WebRTC",
+    unit=Unit.COUNT,
+    better="lower",
+    family="opentalking_freezes",
+    instrument=Instrument.COUNTER,
+    sights=_client("arrival times of complete video frames"),
+)
+FROZEN = _sample(
+    "frozen_ms",
+    "frozen time",
+    meaning="How long the picture was frozen at the viewer while the avatar spoke, in all.",
+    boundaries="sum of the freezes' durations (W3C webrtc-stats, totalFreezesDuration)",
+    owner="OpenTalking + WebRTC",
+    unit=Unit.SECONDS,
+    better="lower",
+    family="opentalking_frozen_seconds",
+    instrument=Instrument.COUNTER,
+    sights=_client("arrival times of complete video frames"),
+)
 AV_DRIFT = _sample(
     "av_drift_ms",
     "A/V drift",
@@ -996,6 +1050,32 @@ LIVE_DRIFT = Gauge(
     ("statistic",),
 )
 
+PROCESS_MEMORY = Gauge(
+    "process_resident_memory_bytes",
+    "opentalking_process_resident_memory_bytes",
+    "Resident memory of OpenTalking's processes, summed over those of a role.",
+    ("role",),
+)
+LOOP_LAG = Gauge(
+    "event_loop_lag_seconds",
+    "opentalking_event_loop_lag_seconds",
+    "How late OpenTalking's event loop ran its timers in the last interval; of several processes "
+    "of a role the worst.",
+    ("role", "statistic"),
+)
+MEDIA_QUEUE_DEPTH = Gauge(
+    "media_queue_depth",
+    "opentalking_media_queue_depth",
+    "Items that wait in the sessions' queues for WebRTC, summed over sessions and processes.",
+    ("kind",),
+)
+PROCESSES = Gauge(
+    "processes",
+    "opentalking_processes",
+    "OpenTalking's processes whose agent was heard of lately.",
+    ("role",),
+)
+
 GAUGES: Final[dict[str, Gauge]] = {
     gauge.name: gauge
     for gauge in (
@@ -1022,6 +1102,10 @@ GAUGES: Final[dict[str, Gauge]] = {
         MODEL_CONNECTED,
         SESSIONS,
         LIVE_DRIFT,
+        PROCESS_MEMORY,
+        LOOP_LAG,
+        MEDIA_QUEUE_DEPTH,
+        PROCESSES,
     )
 }
 

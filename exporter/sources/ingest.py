@@ -8,6 +8,7 @@ the name of the field that is wrong.
 from __future__ import annotations
 
 import hmac
+import re
 import time
 from collections import OrderedDict
 from typing import Annotated, Any, Literal
@@ -17,16 +18,19 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from exporter import stages
 from exporter.health import SourceHealth
 from exporter.observations import (
+    AgentLosses,
     ClockBasis,
+    LoopLag,
     Observation,
     PipelineReported,
+    ProcessReported,
     SessionSeen,
     TargetEvent,
     TurnOpened,
     TurnReported,
 )
 from exporter.sources import Emit
-from exporter.stages import InputKind, Outcome, Phase
+from exporter.stages import InputKind, Outcome, Phase, ProcessRole
 
 AGENT_ORIGIN = "agent-"
 """How the origin of an agent begins: it relays events from inside, ahead of any client."""
@@ -41,6 +45,12 @@ _Number = Annotated[float, Field(allow_inf_nan=False)]
 _Unix = Annotated[float, Field(gt=0, lt=1e11, allow_inf_nan=False)]
 
 
+_TRACEPARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
+)
+"""W3C Trace Context, section 3.2: versions to come may have more fields, version 00 has not."""
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -50,6 +60,14 @@ def _known_marks(marks: dict[str, float]) -> dict[str, float]:
         if name not in stages.MARKS:
             raise ValueError(f"{name!r} is not a mark; known: {', '.join(stages.MARKS)}")
     return marks
+
+
+def _known_samples(samples: dict[str, float]) -> dict[str, float]:
+    for key in samples:
+        stage = stages.STAGES.get(key)
+        if stage is None or stage.kind is not stages.Kind.SAMPLE:
+            raise ValueError(f"{key!r} is not a sample of the catalogue")
+    return samples
 
 
 class SessionRecord(_Model):
@@ -128,6 +146,7 @@ class TurnRecord(_Model):
     error: ErrorRecord | None = None
 
     _marks = field_validator("marks")(_known_marks)
+    _samples = field_validator("samples")(_known_samples)
 
     @field_validator("outcome")
     @classmethod
@@ -135,15 +154,6 @@ class TurnRecord(_Model):
         if outcome is Outcome.INCOMPLETE:
             raise ValueError("a client reports a turn when it is over")
         return outcome
-
-    @field_validator("samples")
-    @classmethod
-    def _known_samples(cls, samples: dict[str, float]) -> dict[str, float]:
-        for key in samples:
-            stage = stages.STAGES.get(key)
-            if stage is None or stage.kind is not stages.Kind.SAMPLE:
-                raise ValueError(f"{key!r} is not a sample of the catalogue")
-        return samples
 
 
 _Timestamp = Annotated[int, Field(ge=0, le=0xFFFFFFFF)]
@@ -164,12 +174,26 @@ class PipelineRecord(_Model):
     session: _Session
     started_unix: _Unix
     marks: dict[str, _Number]
+    samples: dict[str, _Number] = {}
     chunks: list[tuple[_Number, _Number]] = []
     media: MediaRecord = MediaRecord()
     outcome: Literal[Outcome.COMPLETED, Outcome.INTERRUPTED, Outcome.FAILED]
     error: ErrorRecord | None = None
+    traceparent: Annotated[str, Field(max_length=512)] | None = None
+    llm_model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
 
     _marks = field_validator("marks")(_known_marks)
+    _samples = field_validator("samples")(_known_samples)
+
+    @field_validator("traceparent")
+    @classmethod
+    def _trace_context(cls, told: str | None) -> str | None:
+        if told is None:
+            return None
+        match = _TRACEPARENT.fullmatch(told)
+        if match is None or (told.startswith("00") and match[1] is not None):
+            raise ValueError("not a W3C traceparent, such as 00-<32 hex>-<16 hex>-01")
+        return told
 
     @field_validator("chunks")
     @classmethod
@@ -180,6 +204,46 @@ class PipelineRecord(_Model):
         return chunks
 
 
+_Count = Annotated[int, Field(ge=0)]
+
+
+class LagRecord(_Model):
+    """How late the event loop ran its timers since the record before, in seconds."""
+
+    p50: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    p99: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    max: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+class MediaQueueRecord(_Model):
+    """Items that wait for WebRTC, summed over the process's sessions."""
+
+    video: _Count | None = None
+    audio: _Count | None = None
+
+
+class AgentRecord(_Model):
+    """What the agent has lost since the process started."""
+
+    dropped: _Count
+    refused: _Count
+    failures: _Count
+
+
+class ProcessRecord(_Model):
+    """How the agent's process does; null where the agent cannot read it."""
+
+    kind: Literal["process"]
+    sequence: Annotated[int, Field(ge=1)]
+    unix: _Unix
+    role: ProcessRole
+    rss_bytes: _Count | None = None
+    event_loop_lag_seconds: LagRecord | None = None
+    media_queue: MediaQueueRecord = MediaQueueRecord()
+    realtime_backlog: _Count | None = None
+    agent: AgentRecord | None = None
+
+
 class ClockRecord(_Model):
     """The client's clock on ours."""
 
@@ -188,7 +252,7 @@ class ClockRecord(_Model):
 
 
 Record = Annotated[
-    SessionRecord | EventRecord | TurnOpenedRecord | TurnRecord | PipelineRecord,
+    SessionRecord | EventRecord | TurnOpenedRecord | TurnRecord | PipelineRecord | ProcessRecord,
     Field(discriminator="kind"),
 ]
 
@@ -289,6 +353,8 @@ class Ingest:
                 continue
             if isinstance(record, EventRecord):
                 emit(_event(record, batch))
+            elif isinstance(record, ProcessRecord):
+                emit(_process(record, batch))
             else:
                 emit(_observation(record, batch.clock))
         self._last_sequence[batch.origin] = last
@@ -303,6 +369,23 @@ def _event(record: EventRecord, batch: Batch) -> TargetEvent:
     source = stages.Source.AGENT if agent else stages.Source.SSE
     at = record.unix + batch.clock.offset_seconds
     return TargetEvent(at, source, record.session, record.event, record.data)
+
+
+def _process(record: ProcessRecord, batch: Batch) -> ProcessReported:
+    lag, losses = record.event_loop_lag_seconds, record.agent
+    return ProcessReported(
+        # Nothing is newer than now, whatever the process's clock says.
+        min(time.time(), record.unix + batch.clock.offset_seconds),
+        batch.origin,
+        record.role,
+        rss_bytes=record.rss_bytes,
+        lag=None if lag is None else LoopLag(lag.p50, lag.p99, lag.max),
+        media_queue=record.media_queue.model_dump(exclude_none=True),
+        realtime_backlog=record.realtime_backlog,
+        losses=None
+        if losses is None
+        else AgentLosses(losses.dropped, losses.refused, losses.failures),
+    )
 
 
 def _observation(
@@ -332,6 +415,9 @@ def _observation(
             first_video=record.media.first_video_timestamp,
             first_audio=record.media.first_audio_timestamp,
             error=record.error.model_dump() if record.error is not None else None,
+            samples=record.samples,
+            traceparent=record.traceparent,
+            llm_model=record.llm_model,
         )
     opened = TurnOpened(
         now,
@@ -356,7 +442,7 @@ def _observation(
     )
 
 
-_KINDS = frozenset({"session", "event", "turn_opened", "turn", "pipeline"})
+_KINDS = frozenset({"session", "event", "turn_opened", "turn", "pipeline", "process"})
 
 
 def _named(error: ValidationError) -> BadBatchError:

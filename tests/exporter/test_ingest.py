@@ -5,7 +5,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from exporter import stages
-from exporter.observations import SessionSeen, TargetEvent, TurnOpened, TurnReported
+from exporter.observations import (
+    AgentLosses,
+    LoopLag,
+    PipelineReported,
+    ProcessReported,
+    SessionSeen,
+    TargetEvent,
+    TurnOpened,
+    TurnReported,
+)
 from exporter.sources import ingest as module
 from exporter.sources.ingest import BadBatchError, Ingest, TokenBuckets
 
@@ -18,6 +27,17 @@ TURN = {
     "outcome": "completed",
     "marks": {stages.INPUT: 0.0, stages.CLIENT_FIRST_AUDIO: 0.7},
 }
+
+PIPELINE = {
+    "kind": "pipeline",
+    "sequence": 1,
+    "session": "s",
+    "started_unix": 1000.0,
+    "marks": {stages.SPEAK_ENTERED: 0.0, stages.STT_REQUESTED: -0.3, stages.STT_TRANSCRIBED: -0.1},
+    "outcome": "completed",
+}
+PROCESS = {"kind": "process", "sequence": 1, "unix": 1000.0, "role": "worker"}
+TRACEPARENT = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 def batch(*records, **rest):
@@ -46,9 +66,90 @@ def test_every_kind_of_record_is_taken():
         {"kind": "turn_opened", "sequence": 2, "session": "s", "turn": "1", "started_unix": 1.0},
         {"kind": "event", "sequence": 3, "session": "s", "unix": 2.0, "event": "e", "data": {}},
         TURN | {"sequence": 4},
+        PIPELINE | {"sequence": 5},
+        PROCESS | {"sequence": 6},
     ]
     seen, _ = take(batch(*records))
-    assert [type(o) for o in seen] == [SessionSeen, TurnOpened, TargetEvent, TurnReported]
+    assert [type(o) for o in seen] == [
+        SessionSeen,
+        TurnOpened,
+        TargetEvent,
+        TurnReported,
+        PipelineReported,
+        ProcessReported,
+    ]
+
+
+def test_the_agents_account_may_tell_the_trace_the_language_model_and_the_recogniser():
+    told = {"traceparent": TRACEPARENT, "llm_model": "qwen-turbo"}
+    [seen], _ = take(batch(PIPELINE | told, clock={"offset_seconds": 1.0}))
+    assert (seen.traceparent, seen.llm_model) == (TRACEPARENT, "qwen-turbo")
+    assert seen.marks[stages.STT_REQUESTED] == pytest.approx(1000.7)
+    [seen], _ = take(batch(PIPELINE))
+    assert (seen.traceparent, seen.llm_model) == (None, None)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "",
+        "00",
+        TRACEPARENT.upper(),
+        TRACEPARENT + "-extra",
+        TRACEPARENT.replace("00-", "ff-", 1),
+        f"00-{'0' * 32}-00f067aa0ba902b7-01",
+        f"00-4bf92f3577b34da6a3ce929d0e0e4736-{'0' * 16}-01",
+    ],
+)
+def test_a_wrong_trace_context_is_refused_by_name(told):
+    with pytest.raises(BadBatchError) as refused:
+        take(batch(PIPELINE | {"traceparent": told}))
+    assert refused.value.field == "records[0].traceparent"
+
+
+def test_a_trace_context_of_a_version_to_come_may_have_more_fields():
+    told = TRACEPARENT.replace("00-", "01-", 1) + "-more"
+    [seen], _ = take(batch(PIPELINE | {"traceparent": told}))
+    assert seen.traceparent == told
+
+
+def test_a_process_tells_what_it_can_read_and_no_more():
+    whole = PROCESS | {
+        "rss_bytes": 700,
+        "event_loop_lag_seconds": {"p50": 0.001, "p99": 0.01, "max": 0.02},
+        "media_queue": {"video": 3},
+        "realtime_backlog": 2,
+        "agent": {"dropped": 1, "refused": 2, "failures": 3},
+    }
+    [seen], _ = take(batch(whole, clock={"offset_seconds": 1.0}))
+    assert seen == ProcessReported(
+        1001.0,
+        "test",
+        stages.ProcessRole.WORKER,
+        rss_bytes=700,
+        lag=LoopLag(0.001, 0.01, 0.02),
+        media_queue={"video": 3},
+        realtime_backlog=2,
+        losses=AgentLosses(1, 2, 3),
+    )
+    [seen], _ = take(batch(PROCESS))
+    assert seen == ProcessReported(1000.0, "test", stages.ProcessRole.WORKER)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"role": "database"}, "records[0].role"),
+        ({"rss_bytes": -1}, "records[0].rss_bytes"),
+        ({"event_loop_lag_seconds": {"p50": 0.1}}, "records[0].event_loop_lag_seconds.p99"),
+        ({"media_queue": {"subtitles": 1}}, "records[0].media_queue.subtitles"),
+        ({"agent": {"dropped": 1.5}}, "records[0].agent.dropped"),
+    ],
+)
+def test_a_wrong_field_of_a_process_is_named(change, field):
+    with pytest.raises(BadBatchError) as refused:
+        take(batch(PROCESS | change))
+    assert refused.value.field == field
 
 
 def test_a_record_that_is_sent_again_is_taken_once():
