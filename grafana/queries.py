@@ -66,7 +66,7 @@ def share_above(stage: Stage, edge: float, selector: str, window: str, by: str =
     if edge not in stage.buckets:
         raise ValueError(f"{edge} is no bucket edge of {stage.key}: {stage.buckets}")
     grouped = f" by ({by})" if by else ""
-    # Prometheus 3 writes le="1.0" where 2.x kept le="1.0" as it came: both spell it this way.
-    within = f'sum{grouped} (rate({family(stage)}_bucket{{{selector}, le="{edge}"}}[{window}]))'
+    edges = f'{selector}, le="{edge}"' if selector else f'le="{edge}"'
+    within = f"sum{grouped} (rate({family(stage)}_bucket{{{edges}}}[{window}]))"
     every = f"sum{grouped} (rate({family(stage)}_count{{{selector}}}[{window}]))"
     return f"1 - {within} / {every}"
