@@ -18,9 +18,14 @@ from grafana.queries import BY_TARGET, family, share_above
 
 RUNBOOKS: Final = "https://github.com/talkscope/talkscope/blob/main/docs/runbooks"
 
-REGRESSION_MEAN: Final = 1.10
-"""Rise of the mean over the baseline that alerts. With turns that scatter by a fifth, the mean of
-forty of them (probe traffic in ten minutes) scatters by 3 %, so chance seldom gets there."""
+REGRESSION_MEAN: Final = 1.08
+"""Rise of the recent mean over its baseline that matters."""
+REGRESSION_NOISE: Final = 3.3
+"""How many times its usual scatter the rise must be as well. Turns that scatter by a fifth move
+the mean of forty (probe traffic in ten minutes) by 3 %, and a week has a thousand such windows:
+tests/grafana/test_week.py counts the false alarms."""
+REGRESSION_BLIND: Final = 1.12
+"""Rise that matters while the usual scatter is not known yet."""
 REGRESSION_MEDIAN: Final = 1.05
 """The median has to rise too: a few stuck turns move a mean, and are no regression."""
 REGRESSION_TURNS: Final = 20
@@ -59,13 +64,17 @@ class Alert:
 
 
 def _regression(stage: Stage, alert: str, severity: str) -> Alert:
-    mean, baseline = rules.name(stage, "mean_10m"), rules.name(stage, "mean_baseline")
+    ratio, noise = rules.name(stage, "mean_ratio"), rules.name(stage, "mean_noise")
     median, usual = rules.name(stage, "p50_10m"), rules.name(stage, "p50_baseline")
     turns = rules.name(stage, "turns_10m")
+    stands_out = (
+        f"({ratio} > 1 + {REGRESSION_NOISE} * {noise} "
+        f"or ({ratio} > {REGRESSION_BLIND} unless {noise}))"
+    )
     return Alert(
         name=alert,
         expr=(
-            f"{mean} / {baseline} > {REGRESSION_MEAN} "
+            f"{ratio} > {REGRESSION_MEAN} and {stands_out} "
             f"and {median} / {usual} > {REGRESSION_MEDIAN} "
             f"and {turns} >= {REGRESSION_TURNS}"
         ),
