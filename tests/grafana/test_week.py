@@ -1,7 +1,8 @@
 """A simulated week of normal days, judged by the real rules in a real Prometheus.
 
-Two days of history come before it, so that its weekend has no weekend to be compared with. Turns scatter by a fifth (log-normal), their mean follows the hours of the day and dips at the
-weekend, and only the probe speaks: four turns a minute, the least that the rules have to cope with.
+Two days of history come before it, so that its weekend has no weekend to be compared with. Turns
+scatter by a fifth (log-normal), their mean follows the hours of the day and dips at the weekend,
+and only the probe speaks: four turns a minute, the least that the rules have to cope with.
 """
 
 import json
