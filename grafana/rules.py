@@ -97,9 +97,7 @@ def _baseline() -> Iterator[dict[str, str]]:
 
 def _same_hour(hourly: str) -> str:
     """The hour around this time of day on previous days of today's type, else on all of them."""
-    alike = [
-        f"({_of_days(hourly, kind)} and on () ({today}))" for kind, today in DAYTYPES.items()
-    ]
+    alike = [f"({_of_days(hourly, kind)} and on () ({today}))" for kind, today in DAYTYPES.items()]
     return " or ".join([*alike, _of_days(hourly)])
 
 
