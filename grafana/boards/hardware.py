@@ -1,0 +1,124 @@
+"""The machines: accelerators of any vendor alike, and what holds them back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from exporter import stages
+from exporter.stages import Gauge
+from grafana import panels
+from grafana.panels import HALF, THIRD, Query, graph
+
+
+def dashboard() -> Any:
+    """NVIDIA, Ascend and WSL2 alike; a series that a device cannot give is absent."""
+    board = panels.board(
+        "talkscope-hardware",
+        "Talkscope: hardware",
+        "Accelerators of any vendor. What a device cannot tell is absent, never zero.",
+    )
+    board = board.with_variable(
+        panels.variable("device", "Device", f"label_values({stages.VRAM_TOTAL.family}, device)")
+    )
+    return panels.lay_out(
+        board, [("Memory", _memory()), ("Work", _work()), ("Condition", _condition())]
+    )
+
+
+def _of(gauge: Gauge) -> str:
+    return f'{gauge.exported}{{device=~"$device"}}'
+
+
+def _level(gauge: Gauge, legend: str, unit: str, bad: str, **options: Any) -> Any:
+    return graph(
+        gauge.family.removeprefix("opentalking_").replace("_", " "),
+        Query(_of(gauge), legend),
+        unit=unit,
+        meaning=gauge.meaning,
+        bad=bad,
+        width=options.pop("width", THIRD),
+        **options,
+    )
+
+
+def _memory() -> list[Any]:
+    used = stages.VRAM_USED
+    return [
+        _level(
+            used,
+            "{{device}} {{scope}} {{group}}",
+            panels.BYTES,
+            "scope=device rising while scope=process does not: somebody else's memory.",
+            width=HALF,
+        ),
+        graph(
+            "Memory, used and in all",
+            Query(f'{used.family}{{device=~"$device", scope="device"}}', "{{device}} used"),
+            Query(_of(stages.VRAM_TOTAL), "{{device}} in all"),
+            unit=panels.BYTES,
+            meaning="Memory of each device. Under WSL2 only scope=device is to be had.",
+            bad="the two lines meeting.",
+            width=HALF,
+        ),
+    ]
+
+
+def _work() -> list[Any]:
+    return [
+        _level(
+            stages.ACCELERATOR_UTILIZATION, "{{device}}", panels.SHARE, "idle while tasks wait."
+        ),
+        _level(
+            stages.ACCELERATOR_MEMORY_UTILIZATION,
+            "{{device}}",
+            panels.SHARE,
+            "near 100 %: bound by memory bandwidth, so a faster chip will not help.",
+        ),
+        graph(
+            "Video encoder and decoder",
+            Query(_of(stages.ACCELERATOR_ENCODER), "{{device}} encoder"),
+            Query(_of(stages.ACCELERATOR_DECODER), "{{device}} decoder"),
+            unit=panels.SHARE,
+            meaning="Share of time in which the device's video engines worked.",
+            bad="near 100 %: encoding is the bottleneck.",
+            width=THIRD,
+        ),
+    ]
+
+
+def _condition() -> list[Any]:
+    return [
+        _level(stages.ACCELERATOR_POWER, "{{device}}", panels.WATTS, "flat at the power limit."),
+        _level(
+            stages.ACCELERATOR_TEMPERATURE, "{{device}}", panels.CELSIUS, "above 85 °C: throttling."
+        ),
+        _level(
+            stages.ACCELERATOR_CLOCK,
+            "{{device}} {{clock}}",
+            panels.HERTZ,
+            "falling under load: throttled.",
+        ),
+        _level(
+            stages.ACCELERATOR_THROTTLED,
+            "{{device}} {{reason}}",
+            panels.NUMBER,
+            "1 for anything but idle.",
+        ),
+        graph(
+            "Errors",
+            Query(f"increase({_of(stages.ACCELERATOR_ECC_ERRORS)}[1h])", "{{device}} ECC {{kind}}"),
+            Query(
+                f"increase({_of(stages.ACCELERATOR_CRITICAL_ERRORS)}[1h])", "{{device}} critical"
+            ),
+            unit=panels.NUMBER,
+            meaning="Memory errors, and errors that the driver reported (NVIDIA: XID), an hour.",
+            bad="any uncorrected or critical one.",
+            width=THIRD,
+        ),
+        _level(
+            stages.ACCELERATOR_HEALTHY,
+            "{{device}}",
+            panels.NUMBER,
+            "0: the device is lost or faulty.",
+        ),
+    ]
