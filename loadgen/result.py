@@ -12,7 +12,8 @@ from typing import Any
 from exporter import stages
 from exporter.stages import Outcome, Phase
 from loadgen.marks import TurnMarks
-from loadgen.media.meter import Basis, Speech
+from loadgen.media.onset import Basis
+from loadgen.media.speech import Speech
 from loadgen.turn import Failure, TurnWatch, Verdict
 
 
@@ -105,7 +106,7 @@ def result_of(
         why = speech.no_talking_frame if spoken else None
         absent[stages.CLIENT_FIRST_TALKING_FRAME] = why or unfinished
     else:
-        bases[stages.CLIENT_FIRST_TALKING_FRAME] = Basis.DECODED_BARCODE
+        bases[stages.CLIENT_FIRST_TALKING_FRAME] = speech.talking_basis
     if not complete:
         absent[stages.CLIENT_SPEECH_ENDED] = unfinished
 

@@ -19,7 +19,7 @@ from aiortc import RTCRtpReceiver
 from aiortc.codecs import is_rtx
 from aiortc.rtp import RtpPacket
 
-from loadgen.media.packets import Kind, Packet, PictureFlags, h264_flags, vp8_flags
+from loadgen.media.packets import NO_PICTURE, Kind, Packet, PictureFlags, h264_flags, vp8_flags
 
 TESTED_AIORTC: Final = ("1.14", "1.15", "1.16")
 
@@ -29,7 +29,6 @@ PRIVATE_NAMES: Final = (
 )
 
 _HANDLER: Final = "_handle_rtp_packet"
-_NO_PICTURE: Final = PictureFlags(False, False)
 _PICTURE_FLAGS: Final[dict[str, Callable[[bytes], PictureFlags]]] = {
     "video/vp8": vp8_flags,
     "video/h264": h264_flags,
@@ -95,11 +94,12 @@ class ReceiverTap:
         if codec is None:
             return
         sequence, payload = packet.sequence_number, packet.payload
-        if is_rtx(codec):
+        repair = is_rtx(codec)
+        if repair:
             sequence, payload = int.from_bytes(payload[:2], "big"), payload[2:]
             codec = codecs.get(codec.parameters.get("apt"))
         flags_of = _PICTURE_FLAGS.get(codec.mimeType.lower()) if codec is not None else None
-        flags = flags_of(payload) if flags_of is not None else _NO_PICTURE
+        flags = flags_of(payload) if flags_of is not None else NO_PICTURE
         self._on_packet(
             Packet(
                 kind=self._kind,
@@ -110,5 +110,6 @@ class ReceiverTap:
                 size=len(payload),
                 starts_frame=flags.starts_frame,
                 key=flags.key,
+                repair=repair,
             )
         )

@@ -15,7 +15,8 @@ from exporter.stages import Outcome
 from loadgen import bench
 from loadgen.bench import BenchConfig
 from loadgen.marks import NullSink
-from loadgen.media.meter import Basis, MediaMeter
+from loadgen.media.meter import MediaMeter
+from loadgen.media.onset import Basis
 from loadgen.media.peer import Peer
 from loadgen.opentalking import OpenTalking
 from loadgen.session import Session, SessionConfig
