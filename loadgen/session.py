@@ -75,6 +75,8 @@ class SessionConfig:
     addresses: tuple[str, ...] | None = None
     """Host candidates to offer; None: 127.0.0.1 for a loopback target, else every interface."""
     stun_urls: tuple[str, ...] = ()
+    decode: bool = True
+    """Decode the pictures, at ten times the cost of only receiving them."""
     limits: SessionLimits = field(default_factory=SessionLimits)
 
 
@@ -119,7 +121,7 @@ class Session:
         self._sink = marks
         self._on_queued = on_queued
         self._news = asyncio.Event()
-        self._meter = MediaMeter()
+        self._meter = MediaMeter(decoding=config.decode)
         self._peer: Peer | None = None
         self._id: str | None = None
         self._creation: asyncio.Task[opentalking.CreatedSession] | None = None
@@ -197,6 +199,7 @@ class Session:
             addresses=addresses,
             stun_urls=self._config.stun_urls,
             on_news=self._news.set,
+            decode=self._config.decode,
         )
         # A task of its own: if we are cancelled now, `close` still learns the id it must delete.
         self._creation = asyncio.create_task(

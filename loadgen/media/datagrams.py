@@ -19,6 +19,7 @@ import struct
 import sys
 import time
 import weakref
+from asyncio.trsock import TransportSocket
 from typing import Any, Final, NamedTuple, Protocol
 
 from cffi import FFI
@@ -87,7 +88,7 @@ class DatagramPoller:
         self._names = bytearray(_SLOTS * _NAME_BYTES)
         self._kernel = self._prepare()
 
-    def add(self, sock: socket.socket | asyncio.trsock.TransportSocket, taker: Taker) -> None:
+    def add(self, sock: socket.socket | TransportSocket, taker: Taker) -> None:
         """Read this socket from now on; nobody else may."""
         if self._epoll is None:
             self._epoll = select.epoll()
@@ -150,7 +151,7 @@ class DatagramPoller:
         self._fresh = bytes(self._headers)
         self._lengths = self._headers.cast("I")
         self._length_at = ffi.offsetof("struct mmsghdr", "length") // 4
-        self._control_lengths = self._headers.cast("N")
+        self._control_lengths = self._headers.cast("Q")
         self._control_length_at = (
             ffi.offsetof("struct mmsghdr", "header")
             + ffi.offsetof("struct msghdr", "control_length")

@@ -13,6 +13,7 @@ milliseconds late (jitter buffer), and that is this client's own delay.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from loadgen.media.frames import Frame, FrameAssembler
@@ -127,12 +128,15 @@ class MediaMeter:
         """`decoding` says whether decoded frames are to be expected."""
         self.first_packet: float | None = None
         self.first_key_frame: float | None = None
+        self.on_first_key_frame: Callable[[], None] | None = None
+        """Called when the first key frame is complete."""
         self.last_audio: float | None = None
         """Arrival of the session's latest audio packet."""
         self.first_audio: float | None = None
         """Arrival of the first audio packet since the turn began."""
-        self.nacks: int | None = None
-        self.plis: int | None = None
+        self.nacks = 0
+        self.plis = 0
+        """Requests for missing packets and for key frames that the receiver sent."""
         self.pictures = FrameAssembler()
         self._video = _Counted(VIDEO_CLOCK_HZ)
         self._audio = _Counted(AUDIO_CLOCK_HZ)
@@ -249,6 +253,8 @@ class MediaMeter:
     def _on_frame(self, frame: Frame) -> None:
         if frame.key and self.first_key_frame is None:
             self.first_key_frame = frame.arrival
+            if self.on_first_key_frame is not None:
+                self.on_first_key_frame()
         self._frame_count += 1
         freeze = self._freezes.show(frame.playable)
         if freeze is not None and frame.playable >= self._begin:
@@ -274,8 +280,8 @@ class MediaMeter:
             freezes=self._freezes.count,
             frozen_s=self._freezes.seconds,
             longest_gap_s=self._freezes.longest_gap,
-            nacks=self.nacks,
-            plis=self.plis,
+            nacks=None if self._decoding else self.nacks,
+            plis=None if self._decoding else self.plis,
         )
 
     def end_turn(self, told: FirstTimestamps | None = None) -> Speech:
