@@ -151,7 +151,8 @@ class MediaMeter:
         self._frames: list[Frame] = []
         self._numbers: dict[int, int | None] = {}
         self._decoding = decoding
-        self._sounds: list[Sound] = []
+        # Plain tuples, which Python's garbage collector does not walk.
+        self._sounds: list[tuple[int, float]] = []
 
     # --- what comes in ---------------------------------------------------------------------
 
@@ -225,7 +226,7 @@ class MediaMeter:
         self._heard.add(number)
         if self.first_audio is None:
             self.first_audio = arrival
-        self._sounds.append(Sound(extended, arrival))
+        self._sounds.append((extended, arrival))
 
     def on_decoded(self, rtp_timestamp: int, number: int | None) -> None:
         """Take one decoded frame: its 32-bit RTP timestamp, and the number it shows, if any."""
@@ -292,7 +293,7 @@ class MediaMeter:
         latest = max(self._video.last or 0.0, self._audio.last or 0.0)
         answer = Answer(
             frames=self._frames,
-            sounds=self._sounds,
+            sounds=[Sound(*sound) for sound in self._sounds],
             numbers=self._numbers,
             freezes=self._turn_freezes,
             video=self._video.since_mark(),

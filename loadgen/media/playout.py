@@ -12,6 +12,8 @@ from typing import Final
 BUFFER_S: Final = 0.08
 """Delay of the simulated playout: aiortc's audio jitter buffer waits for four packets of 20 ms."""
 
+_INAUDIBLE_S: Final = 0.001
+
 
 @dataclass(frozen=True, slots=True)
 class Listening:
@@ -43,9 +45,9 @@ def listen(packets: Iterable[tuple[float, float]], packet_s: float) -> Listening
             if lost > packet_s / 2:
                 gaps += 1
                 concealed += lost
-            elif late > 0:
+            elif late > _INAUDIBLE_S:
                 gaps += 1
-            if late > 0:
+            if late > _INAUDIBLE_S:
                 concealed += late
                 offset += late
         played_to = media + packet_s

@@ -19,7 +19,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from aiortc.rate import RemoteBitrateEstimator
 from aiortc.rtp import (
     RTCP_PSFB_APP,
     RTCP_PSFB_PLI,
@@ -34,6 +33,7 @@ from aiortc.rtp import (
     pack_remb_fci,
 )
 
+from loadgen.media.bitrate import BandwidthEstimator
 from loadgen.media.meter import MediaMeter
 from loadgen.media.packets import Kind, PictureFlags
 from loadgen.media.recovery import KeyFrameSchedule, NackSchedule
@@ -44,8 +44,6 @@ _FIRST_RTCP, _LAST_RTCP = 192, 223
 """Second bytes that mean RTCP where it shares a port with RTP (RFC 5761, section 4)."""
 _SAMPLED: Final = 63
 """Sequence numbers whose low bits are zero under this mask are authenticated."""
-_ONE_BYTE_EXTENSIONS: Final = 0xBEDE
-"""RFC 8285, section 4.2."""
 _LONGEST_TAG: Final = 16
 
 
@@ -138,7 +136,7 @@ class DirectReceiver:
         self._current: dict[Kind, _Source] = {}
         self._nacks = NackSchedule()
         self._key_frames = KeyFrameSchedule()
-        self._estimator = RemoteBitrateEstimator()
+        self._estimator = BandwidthEstimator()
 
     def negotiated(self, medium: Medium) -> None:
         """Packets of this medium may come from now on."""
@@ -181,7 +179,7 @@ class DirectReceiver:
             marker = second > 127
             self._meter.on_video(sequence, timestamp, marker, size, arrival)
             if marker and first & 0x10:
-                self._estimate(source, _extensions(buffer, at), arrival)
+                self._estimate(source, buffer, at, arrival)
 
     def on_plain(self, packet: bytes, arrival: float, encrypted: int = 0) -> None:
         """Take an RTP packet that is authenticated and decrypted already.
@@ -205,7 +203,7 @@ class DirectReceiver:
             flags = source.codec.flags_of(payload)
             self._meter.on_video(sequence, timestamp, marker, len(payload), arrival, flags)
             if marker and first & 0x10:
-                self._estimate(source, _extensions(packet, 0), arrival)
+                self._estimate(source, packet, 0, arrival)
 
     def on_rtcp(self, packet: bytes, arrival: float) -> None:
         """Take a compound RTCP packet that is authenticated and decrypted already."""
@@ -250,25 +248,22 @@ class DirectReceiver:
             if blocks:
                 self._send(RtcpRrPacket(ssrc=medium.own_ssrc, reports=blocks))
 
-    def _estimate(self, source: _Source, extensions: bytes, arrival: float) -> None:
-        """Give the bitrate estimator a whole picture; it takes packets in groups of 5 ms anyway.
+    def _estimate(
+        self, source: _Source, buffer: bytes | bytearray, at: int, arrival: float
+    ) -> None:
+        """A picture is complete: tell the sender what bandwidth there is, if it is time to.
 
         Senders adapt to it: without REMB aiortc stays at its default bitrate.
         """
-        send_time = _send_time(extensions, source.medium.send_time_extension)
+        send_time = _send_time(buffer, at, source.medium.send_time_extension)
         if send_time is None:
             return
         size = source.statistics.bytes - source.estimated_bytes
         source.estimated_bytes = source.statistics.bytes
-        estimate = self._estimator.add(
-            abs_send_time=send_time,
-            arrival_time_ms=int(arrival * 1e3),
-            payload_size=size,
-            ssrc=source.ssrc,
-        )
+        estimate = self._estimator.add(send_time, arrival, size)
         if estimate is not None:
-            own = source.medium.own_ssrc
-            self._send(RtcpPsfbPacket(RTCP_PSFB_APP, own, 0, pack_remb_fci(*estimate)))
+            fci = pack_remb_fci(estimate, [source.ssrc])
+            self._send(RtcpPsfbPacket(RTCP_PSFB_APP, source.medium.own_ssrc, 0, fci))
 
     def _send(self, packet: RtcpPsfbPacket | RtcpRrPacket | RtcpRtpfbPacket) -> None:
         self._crypto.send_rtcp(bytes(packet))
@@ -317,23 +312,19 @@ def _payload_at(packet: bytes) -> int:
     return at
 
 
-def _extensions(buffer: bytes | bytearray, at: int) -> bytes:
-    """The one-byte header extensions of the packet that begins at `at` (RFC 8285)."""
+def _send_time(buffer: bytes | bytearray, at: int, identifier: int | None) -> int | None:
+    """abs-send-time of the packet that begins at `at`: 24 bits, 18 of them fractions of a second.
+
+    It is looked for among one-byte header extensions (RFC 8285, section 4.2).
+    """
     at += _HEADER.size + 4 * (buffer[at] & 0x0F)
-    if int.from_bytes(buffer[at : at + 2], "big") != _ONE_BYTE_EXTENSIONS:
-        return b""
-    return bytes(buffer[at + 4 : at + 4 + 4 * int.from_bytes(buffer[at + 2 : at + 4], "big")])
-
-
-def _send_time(extensions: bytes, identifier: int | None) -> int | None:
-    """abs-send-time: 24 bits of seconds with 18 fractional bits."""
-    at = 0
-    while at < len(extensions):
-        if extensions[at] == 0:
-            at += 1
-            continue
-        size = (extensions[at] & 0x0F) + 1
-        if extensions[at] >> 4 == identifier and size == 3:
-            return int.from_bytes(extensions[at + 1 : at + 4], "big")
-        at += 1 + size
+    if buffer[at] != 0xBE or buffer[at + 1] != 0xDE:
+        return None
+    end = at + 4 + 4 * (buffer[at + 2] << 8 | buffer[at + 3])
+    at += 4
+    while at < end:
+        head = buffer[at]
+        if head >> 4 == identifier and head & 0x0F == 2:
+            return buffer[at + 1] << 16 | buffer[at + 2] << 8 | buffer[at + 3]
+        at += (head & 0x0F) + 2 if head else 1
     return None

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import linear_regression, median
-from typing import Final
+from typing import Final, NamedTuple
 
 from loadgen.media.frames import Frame
 from loadgen.media.freezes import Freeze
@@ -107,8 +107,7 @@ class Speech:
     audio: StreamTotals
 
 
-@dataclass(frozen=True, slots=True)
-class Sound:
+class Sound(NamedTuple):
     """One audio packet."""
 
     timestamp: int
