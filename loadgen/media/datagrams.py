@@ -26,7 +26,7 @@ from cffi import FFI
 
 from loadgen.media.load import ReceiveLoad
 
-POLL_S: Final = 0.005
+POLL_S: Final = 0.004
 """Time between two looks at the sockets: a request for a lost packet goes out so much later."""
 
 _SLOTS: Final = 32

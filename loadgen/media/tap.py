@@ -21,6 +21,7 @@ import importlib.metadata
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from typing import Any, Final
 
 import pylibsrtp
@@ -46,6 +47,7 @@ PRIVATE_NAMES: Final = {
     RTCRtpReceiver: (
         CODECS := "_RTCRtpReceiver__codecs",
         TIMESTAMP_MAPPER := "_RTCRtpReceiver__timestamp_mapper",
+        ESTIMATOR := "_RTCRtpReceiver__remote_bitrate_estimator",
     ),
     RTCDtlsTransport: ("_handle_rtp_data", "_handle_rtcp_data", "_rx_srtp", "_tx_srtp"),
 }
@@ -65,6 +67,7 @@ class UnsupportedAiortcError(RuntimeError):
     """The installed aiortc is not one that the tap is tested with."""
 
 
+@lru_cache
 def check_aiortc() -> str:
     """Return the installed aiortc's version; raise UnsupportedAiortcError if it is untested."""
     version = importlib.metadata.version("aiortc")
@@ -161,6 +164,8 @@ class TransportTap:
             # Its own `receive` would start a decoder thread and RTCP of its own.
             receiver: Any = transceiver.receiver
             receiver.receive = self._receive(transceiver)
+            # A thousand objects that nobody uses, for the garbage collector to walk.
+            setattr(receiver, ESTIMATOR, None)
 
     @property
     def rejected(self) -> int:

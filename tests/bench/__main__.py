@@ -5,7 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.bench import bench_agent, bench_cost, exporter_events, exporter_load
+from tests.bench import (
+    bench_agent,
+    bench_cost,
+    bench_drift,
+    bench_loadgen,
+    exporter_events,
+    exporter_load,
+)
 from tests.bench.measurement import Measurement
 from tests.processes import ROOT
 
@@ -15,6 +22,11 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     exporter_events.NAME: exporter_events.run,
     exporter_load.SCRAPE: exporter_load.scrape,
     exporter_load.RSS: exporter_load.rss,
+    bench_loadgen.SESSIONS: bench_loadgen.sessions,
+    bench_loadgen.RAMP: bench_loadgen.ramp,
+    bench_loadgen.LOSS: bench_loadgen.loss,
+    bench_loadgen.FLAT: bench_loadgen.flat,
+    bench_drift.NAME: bench_drift.run,
 }
 
 

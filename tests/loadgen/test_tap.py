@@ -64,6 +64,7 @@ def test_the_installed_aiortc_is_a_tested_one():
 @pytest.mark.parametrize("version", ["1.13.0", "1.17.0", "2.0.0"])
 def test_another_aiortc_is_refused_with_the_versions_that_work(monkeypatch, version):
     monkeypatch.setattr(importlib.metadata, "version", lambda _: version)
+    check_aiortc.cache_clear()
     with pytest.raises(UnsupportedAiortcError) as caught:
         check_aiortc()
     assert version in str(caught.value)
