@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import select
 import socket
 import struct
@@ -26,8 +27,12 @@ from cffi import FFI
 
 from loadgen.media.load import ReceiveLoad
 
-POLL_S: Final = 0.004
-"""Time between two looks at the sockets: a request for a lost packet goes out so much later."""
+POLL_S: Final = 0.01
+"""Time between two looks at the sockets: a request for a lost packet goes out so much later. A
+browser looks every 20 ms (libwebrtc, `NackRequester`). Waking up is most of what few sessions
+cost, so more often would make them dearer than many."""
+_SLICE_S: Final = 0.002
+"""Longest time at a stretch, so that the loop's other work is not late."""
 
 _SLOTS: Final = 32
 """Datagrams taken by one call."""
@@ -80,7 +85,9 @@ class DatagramPoller:
         self.load = ReceiveLoad()
         self._loop = loop
         self._epoll: select.epoll | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._began = 0.0
+        self._ready: list[int] = []
         self._takers: dict[int, Taker] = {}
         self._dropped: dict[int, int] = {}
         self._buffer = bytearray(_SLOTS * _SLOT_BYTES)
@@ -160,36 +167,46 @@ class DatagramPoller:
         return _Kernel(ffi.dlopen(None).recvmmsg, headers, ffi.NULL)
 
     def _poll(self) -> None:
+        """Begin a pass over the sockets that have datagrams."""
         assert self._epoll is not None
-        self._timer = self._loop.call_later(POLL_S, self._poll)
-        offset = time.time() - time.monotonic()
+        self._began = time.monotonic()
+        self._ready = [n for n, _ in self._epoll.poll(0, max(1, len(self._takers)))]
+        self._pass()
+
+    def _pass(self) -> None:
+        """Go on with the pass for a slice of time; others get their turn in between."""
+        begun = now = time.monotonic()
+        offset = time.time() - begun
         packets = dropped = 0
-        oldest = float("inf")
-        ready = self._epoll.poll(0, max(1, len(self._takers)))
-        takers = []
-        for number, _ in ready:
+        oldest = math.inf
+        while self._ready and now - begun < _SLICE_S:
+            number = self._ready.pop()
             taker = self._takers.get(number)
             if taker is None:
                 continue
-            takers.append(taker)
             count = _SLOTS
-            while count == _SLOTS and number in self._takers:
-                try:
-                    count, first, drops = self._read(number, taker, offset)
-                except Exception as error:
-                    taker.on_fault(error)
-                    break
-                packets += count
-                dropped += drops
-                oldest = min(oldest, first)
-        now = time.monotonic()
-        for taker in takers:
             try:
+                while count == _SLOTS and number in self._takers:
+                    count, first, drops = self._read(number, taker, offset)
+                    packets += count
+                    dropped += drops
+                    oldest = min(oldest, first)
+                now = time.monotonic()
                 taker.on_pass(now)
             except Exception as error:
                 taker.on_fault(error)
         if packets:
             self.load.note(max(0.0, now - oldest - POLL_S), packets, dropped)
+        if self._epoll is None:
+            return
+        if self._ready:
+            self._timer = self._loop.call_soon(self._pass)
+        else:
+            self._timer = self._loop.call_later(self._rest(now), self._poll)
+
+    def _rest(self, now: float) -> float:
+        """Seconds until the next pass is due."""
+        return max(0.0, self._began + POLL_S - now)
 
     def _read(self, number: int, taker: Taker, offset: float) -> tuple[int, float, int]:
         """Hand over up to `_SLOTS` datagrams; return how many, the oldest's arrival, drops."""
@@ -197,7 +214,7 @@ class DatagramPoller:
         count = receive(number, headers, _SLOTS, _MSG_DONTWAIT, null)
         if count <= 0:
             # An ICMP error of an earlier send (ECONNREFUSED) is reported here and is over.
-            return 0, float("inf"), 0
+            return 0, math.inf, 0
         # Now, for whatever is done with the datagrams may fail.
         drops = self._drops(number, count - 1)
         lengths = self._lengths[self._length_at : count * self._stride // 4 : self._stride // 4]
@@ -205,7 +222,7 @@ class DatagramPoller:
         self._headers[: count * self._stride] = self._fresh[: count * self._stride]
         buffer, times = self._buffer, self._times
         per_time = _CONTROL_BYTES // 8
-        first = float("inf")
+        first = math.inf
         for slot, length in enumerate(sizes):
             at = slot * _SLOT_BYTES
             arrival = times[slot * per_time + 2] + times[slot * per_time + 3] * 1e-9 - offset

@@ -21,8 +21,9 @@ class ReceiveWindow:
     """What happened between two calls of `ReceiveLoad.take`."""
 
     delays_s: list[float]
-    """For each pass that found datagrams: how long the one that had waited longest had been in
-    the kernel, in seconds beyond the polling interval. Zero while this process keeps up."""
+    """For each slice of a pass that found datagrams: how long the one that had waited longest
+    had been in the kernel, in seconds beyond the polling interval. Zero while this process keeps
+    up."""
     dropped: int
     """Datagrams that the kernel dropped because a socket's buffer was full."""
     packets: int
