@@ -29,7 +29,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aiortc import MediaStreamTrack, RTCPeerConnection, RTCSessionDescription
+from aiortc import (
+    MediaStreamTrack,
+    RTCPeerConnection,
+    RTCRtpSender,
+    RTCSessionDescription,
+)
 from aiortc.codecs.vpx import Vp8Encoder
 from aiortc.rtp import (
     RTCP_PSFB_PLI,
@@ -61,9 +66,15 @@ class Media:
     sounds: list[bytes]
 
 
-def small_media(frame_packets: int = 3, size: int = 300) -> Media:
+def small_media(frame_packets: int = 3, size: int = 300, codec: str = "VP8") -> Media:
     """Payloads that look right to whoever does not decode them."""
     body = bytes(size)
+    if codec == "H264":
+        # STAP-A of parameter sets, then an IDR slice in fragments (FU-A); slices in one or more.
+        sets = b"\x18" + b"\x00\x02\x67\x42" + b"\x00\x02\x68\xce"
+        key = [sets, b"\x7c\x85\x88" + body, b"\x7c\x05" + body, b"\x7c\x45" + body]
+        delta = [b"\x5c\x81\x9a" + body, *[b"\x5c\x01" + body] * (frame_packets - 1)]
+        return Media([key] + [delta] * 24, [bytes(80)])
     key = [b"\x10\x00" + body, *[b"\x00\x01" + body] * 4]
     delta = [b"\x10\x01" + body, *[b"\x00\x01" + body] * (frame_packets - 1)]
     return Media([key] + [delta] * 24, [bytes(80)])
@@ -110,6 +121,8 @@ class Options:
     """Where the counters begin; None: at random."""
     retransmit: bool = True
     reports: bool = True
+    codec: str = "VP8"
+    """Must be that of the media."""
 
 
 @dataclass
@@ -260,6 +273,7 @@ class Session:
         self._random = random.Random(server.seed + len(server.sessions))
         self._streams: dict[str, _Stream] = {}
         self._sendto: Any = None
+        self._router: Any = None
         self._protect: Any = None
         self._protect_rtcp: Any = None
         self.connection = RTCPeerConnection(ice.configuration())
@@ -270,6 +284,8 @@ class Session:
         for track in ("video", "audio"):
             connection.addTrack(_Silence(track))
         for transceiver in connection.getTransceivers():
+            if transceiver.kind == "video":
+                transceiver.setCodecPreferences(_only(self.options.codec))
             sender: Any = transceiver.sender
             sender.send = self._sends(transceiver)
         ice.offer_only(connection, ice.LOOPBACK)
@@ -314,6 +330,7 @@ class Session:
         pair = transport.transport._connection._nominated[1]
         sock, address = pair.protocol.transport._sock, pair.remote_addr
         self._sendto = lambda data: sock.sendto(data, address)
+        self._router = transport._rtp_router
         self._protect = transport._tx_srtp.protect
         self._protect_rtcp = transport._tx_srtp.protect_rtcp
         # Not all sessions at once, and not in step.
@@ -337,6 +354,8 @@ class Session:
             stream.history.clear()
             stream.recent.clear()
             stream.key_wanted = True
+            # Or feedback about the new source would find nobody.
+            self._router.register_sender(stream, stream.ssrc)
         index = number % len(media.pictures)
         if index == 0 and number:
             index = 1
@@ -478,6 +497,12 @@ class SyntheticSender:
                 now = time.monotonic()
             pause = min(0.01, due[0][0] - now) if due else 0.01
             await asyncio.sleep(max(0.001, pause))
+
+
+def _only(codec: str) -> list[Any]:
+    capabilities = RTCRtpSender.getCapabilities("video")
+    assert capabilities is not None
+    return [c for c in capabilities.codecs if c.name in (codec, "rtx")]
 
 
 def _options(given: dict[str, Any]) -> Options:

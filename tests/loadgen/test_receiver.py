@@ -32,6 +32,7 @@ SCENARIOS = {
     "new source": Options(source_change=1.2),
     "early pictures": Options(drift=-0.3, speeches=SPEECH),
     "late pictures": Options(drift=0.3, speeches=SPEECH),
+    "H.264": Options(codec="H264", loss=0.03, source_change=1.5),
     "late and lossy": Options(drift=0.15, speeches=SPEECH, loss=0.02, reorder=0.05),
 }
 
@@ -52,7 +53,7 @@ class Run:
 
 
 async def run(options, *, seconds=LASTS_S, meddle=None):
-    async with SyntheticSender(small_media()) as sender:
+    async with SyntheticSender(small_media(codec=options.codec)) as sender:
         news = asyncio.Event()
         meter = MediaMeter(decoding=False)
         peer = Peer(meter, addresses=ice.LOOPBACK, stun_urls=(), on_news=news.set, decode=False)
@@ -133,6 +134,12 @@ def test_an_outage_is_one_freeze_and_one_gap_of_its_length(runs):
     assert one.totals.longest_gap_s == pytest.approx(one.totals.frozen_s)
     assert one.speech.audio_gaps == 1
     assert one.speech.concealed_s == pytest.approx(0.6, abs=0.1)
+
+
+def test_h264_is_followed_through_loss_and_a_change_of_source(runs):
+    one = runs["H.264"]
+    assert one.totals.video.lost > 0
+    assert one.sent_frames - 8 <= one.totals.frames
 
 
 def test_another_source_of_video_is_followed(runs):
