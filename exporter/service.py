@@ -27,6 +27,7 @@ from exporter.sources.log_lines import LogCommandSource, LogSource
 from exporter.sources.omnirt import OmniRtMetrics, OmniRtSource
 from exporter.sources.opentalking_http import OpenTalkingHttpSource
 from exporter.sources.redis_bus import RedisBusSource
+from exporter.speeches import LatestSpeeches
 from exporter.turn_record import Turn
 from exporter.turns import TurnAssembler
 
@@ -66,6 +67,7 @@ class Exporter:
         if self._spans.enabled:
             self.health.append(self._spans.health)
         self._live = LiveSessions()
+        self.speeches = LatestSpeeches()
         self.metrics = Metrics(self.health, self._assembler, self._live)
         if self.omnirt:
             self.metrics.registry.register(OmniRtMetrics(self.omnirt))
@@ -107,6 +109,7 @@ class Exporter:
             if isinstance(seen, TargetEvent) and self._bundle is not None:
                 self._bundle.event(seen)
             self._live.feed(seen)
+            self.speeches.feed(seen)
             self._publish(self._assembler.feed(seen))
         except Exception:
             log.exception("an observation of type %s was lost", type(seen).__name__)

@@ -105,8 +105,8 @@ class Session:
     """A session; use it as an async context manager, or call `open` and `close`.
 
     `client` stays the caller's. `on_queued` hears the place in the target's queue and the
-    target's word for it. `first_timestamps` (session, turn) is asked, when a turn is over, what the
-    agent told of it, and limits its own time. Not for concurrent turns.
+    target's word for it. `first_timestamps` (session, seconds since the input) is asked, when a
+    turn is over, what the agent told of it, and limits its own time. Not for concurrent turns.
     """
 
     def __init__(
@@ -116,7 +116,7 @@ class Session:
         marks: MarkSink,
         *,
         on_queued: Callable[[int, str], None] | None = None,
-        first_timestamps: Callable[[str, str], Awaitable[FirstTimestamps | None]] | None = None,
+        first_timestamps: Callable[[str, float], Awaitable[FirstTimestamps | None]] | None = None,
     ) -> None:
         self._client = client
         self._first_timestamps = first_timestamps
@@ -346,7 +346,7 @@ class Session:
         assert live.watch is not None
         told = None
         if self._first_timestamps is not None and verdict.outcome is Outcome.COMPLETED:
-            told = await self._first_timestamps(self._session, live.turn)
+            told = await self._first_timestamps(self._session, time.monotonic() - live.begun)
         outcome = result_of(
             turn=live.turn,
             input_kind=live.kind,
