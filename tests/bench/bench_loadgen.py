@@ -16,6 +16,7 @@ from typing import Any
 
 from tests.bench.measurement import Measurement
 from tests.bench.receiving import Account
+from tests.loadgen.sender import FPS
 from tests.processes import ROOT
 
 SESSIONS, RAMP, LOSS, FLAT = "loadgen-sessions", "loadgen-ramp", "loadgen-loss", "loadgen-flat"
@@ -48,7 +49,14 @@ def received(url: str, receiver: str, sessions: int, **task: Any) -> Account:
     done = subprocess.run(
         command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=True, timeout=LONGEST_S
     )
-    return Account(**json.loads(done.stdout.splitlines()[-1]))
+    account = Account(**json.loads(done.stdout.splitlines()[-1]))
+    # What was not received cost nothing: such an account must not be compared.
+    if account.connected < sessions or not 0.98 <= account.fps / FPS <= 1.02:
+        raise RuntimeError(
+            f"void: {account.connected} of {sessions} sessions connected, {account.fps:.1f} "
+            "pictures a second; another process, or a pause of the machine, was in the way"
+        )
+    return account
 
 
 def _on_core(number: int) -> list[str]:
