@@ -70,6 +70,15 @@ def create_app(exporter: Exporter) -> FastAPI:
         """What the exporter knows of the deployment, for `talkscope doctor` and the bench."""
         return exporter.describe() | {"open_turns": exporter.open_turns}
 
+    @app.get("/v1/sessions/{session}/speech")
+    async def speech(session: str) -> JSONResponse:
+        """With which RTP timestamps the session's latest speech began, as the agent told."""
+        began = exporter.speeches.of(session)
+        if began is None:
+            return JSONResponse({"error": "no agent told of a speech of it"}, status_code=404)
+        age = max(0.0, steady_clock.now() - began.entered)
+        return JSONResponse({"age_seconds": age, "video": began.video, "audio": began.audio})
+
     def too_large() -> JSONResponse:
         exporter.ingest.health.drop("too_large")
         problem = f"a batch is at most {LARGEST_BODY} bytes; send fewer records"

@@ -44,6 +44,7 @@ from exporter.sources.log_lines import LogCommandSource, LogSource
 from exporter.sources.omnirt import OmniRtMetrics, OmniRtSource
 from exporter.sources.opentalking_http import OpenTalkingHttpSource
 from exporter.sources.redis_bus import RedisBusSource
+from exporter.speeches import LatestSpeeches
 from exporter.stages import MemoryGroup
 from exporter.turn_record import Turn
 from exporter.turns import TurnAssembler
@@ -99,6 +100,7 @@ class Exporter:
         self.metrics = Metrics(
             self.health, self._assembler, self._live, self._arbiter, self._processes
         )
+        self.speeches = LatestSpeeches()
         if self.omnirt:
             self.metrics.registry.register(OmniRtMetrics(self.omnirt))
             self.metrics.registry.register(BackendMetrics(self._instances, self._backends))
@@ -154,6 +156,7 @@ class Exporter:
                     self._publish(self._assembler.feed(seen))
                 case _:
                     self._live.feed(seen)
+                    self.speeches.feed(seen)
                     self._publish(self._assembler.feed(seen))
         except Exception:
             log.exception("an observation of type %s was lost", type(seen).__name__)

@@ -12,7 +12,8 @@ from typing import Any
 from exporter import stages
 from exporter.stages import Outcome, Phase
 from loadgen.marks import TurnMarks
-from loadgen.media.meter import Basis, Speech
+from loadgen.media.onset import Basis
+from loadgen.media.speech import Speech
 from loadgen.turn import Failure, TurnWatch, Verdict
 
 
@@ -37,6 +38,8 @@ class TurnResult:
     """Mark or catalogue key → why it could not be seen."""
     timing: Mapping[str, Any] | None = field(default=None)
     """The `speech.timing` event as received."""
+    media: Mapping[str, float] = field(default_factory=dict)
+    """How the answer came across, by the names of `media_figures`; not sent to the exporter."""
 
     @property
     def ok(self) -> bool:
@@ -105,7 +108,7 @@ def result_of(
         why = speech.no_talking_frame if spoken else None
         absent[stages.CLIENT_FIRST_TALKING_FRAME] = why or unfinished
     else:
-        bases[stages.CLIENT_FIRST_TALKING_FRAME] = Basis.DECODED_BARCODE
+        bases[stages.CLIENT_FIRST_TALKING_FRAME] = speech.talking_basis
     if not complete:
         absent[stages.CLIENT_SPEECH_ENDED] = unfinished
 
@@ -144,4 +147,35 @@ def result_of(
         bases=bases,
         absent=absent,
         timing=watch.timing,
+        media=media_figures(speech),
     )
+
+
+def media_figures(speech: Speech) -> dict[str, float]:
+    """The quality of an answer as flat figures; what cannot be told is missing.
+
+    `_s` are seconds, `_ms` milliseconds, `_bps` bits a second, `_ratio` shares of 1. Freezes
+    are the W3C's, jitter is RFC 3550's, loss is the network's before repair.
+    """
+    figures: dict[str, float | None] = {
+        "video_loss_ratio": speech.video.loss_ratio,
+        "video_bitrate_bps": speech.video.bitrate_bps,
+        "video_jitter_ms": speech.video.jitter_ms,
+    }
+    if speech.first_audio is not None:
+        figures |= {
+            "audio_loss_ratio": speech.audio.loss_ratio,
+            "audio_bitrate_bps": speech.audio.bitrate_bps,
+            "audio_jitter_ms": speech.audio.jitter_ms,
+            "audio_gaps": speech.audio_gaps,
+            "concealed_s": speech.concealed_s,
+        }
+    if speech.frames:
+        figures |= {
+            "freezes": speech.freezes,
+            "frozen_s": speech.frozen_s,
+            "longest_gap_s": speech.longest_gap_s,
+        }
+    if speech.burst is not None:
+        figures |= {"burst_frames": speech.burst.frames, "burst_s": speech.burst.seconds}
+    return {name: float(value) for name, value in figures.items() if value is not None}

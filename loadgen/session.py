@@ -15,7 +15,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -26,7 +26,8 @@ from loadgen import opentalking
 from loadgen.errors import Cause, TargetError
 from loadgen.marks import MarkSink, RelayedEvent, SessionMarks, TurnOpened
 from loadgen.media import ice
-from loadgen.media.meter import MediaMeter
+from loadgen.media.meter import MediaMeter, SessionMedia
+from loadgen.media.onset import FirstTimestamps
 from loadgen.media.peer import Peer
 from loadgen.opentalking import Description, EventName, OpenTalking
 from loadgen.result import TurnResult, result_of
@@ -75,6 +76,8 @@ class SessionConfig:
     addresses: tuple[str, ...] | None = None
     """Host candidates to offer; None: 127.0.0.1 for a loopback target, else every interface."""
     stun_urls: tuple[str, ...] = ()
+    decode: bool = True
+    """Decode the pictures, at ten times the cost of only receiving them."""
     limits: SessionLimits = field(default_factory=SessionLimits)
 
 
@@ -102,7 +105,8 @@ class Session:
     """A session; use it as an async context manager, or call `open` and `close`.
 
     `client` stays the caller's. `on_queued` hears the place in the target's queue and the
-    target's word for it. Not for concurrent turns.
+    target's word for it. `first_timestamps` (session, seconds since the input) is asked, when a
+    turn is over, what the agent told of it, and limits its own time. Not for concurrent turns.
     """
 
     def __init__(
@@ -112,14 +116,16 @@ class Session:
         marks: MarkSink,
         *,
         on_queued: Callable[[int, str], None] | None = None,
+        first_timestamps: Callable[[str, float], Awaitable[FirstTimestamps | None]] | None = None,
     ) -> None:
         self._client = client
+        self._first_timestamps = first_timestamps
         self._config = config
         self._limits = config.limits
         self._sink = marks
         self._on_queued = on_queued
         self._news = asyncio.Event()
-        self._meter = MediaMeter()
+        self._meter = MediaMeter(decoding=config.decode)
         self._peer: Peer | None = None
         self._id: str | None = None
         self._creation: asyncio.Task[opentalking.CreatedSession] | None = None
@@ -161,6 +167,11 @@ class Session:
         )
 
     @property
+    def media(self) -> SessionMedia:
+        """What the session has received so far."""
+        return self._meter.totals()
+
+    @property
     def trouble(self) -> TargetError | None:
         """Why no further turn can succeed, or None while the session lives; it stays."""
         if self._trouble is None and self._peer is not None:
@@ -197,6 +208,7 @@ class Session:
             addresses=addresses,
             stun_urls=self._config.stun_urls,
             on_news=self._news.set,
+            decode=self._config.decode,
         )
         # A task of its own: if we are cancelled now, `close` still learns the id it must delete.
         self._creation = asyncio.create_task(
@@ -332,6 +344,9 @@ class Session:
             self._live = None
         self._unsettled = verdict.outcome is not Outcome.COMPLETED
         assert live.watch is not None
+        told = None
+        if self._first_timestamps is not None and verdict.outcome is Outcome.COMPLETED:
+            told = await self._first_timestamps(self._session, time.monotonic() - live.begun)
         outcome = result_of(
             turn=live.turn,
             input_kind=live.kind,
@@ -340,7 +355,7 @@ class Session:
             begun=live.begun,
             verdict=verdict,
             watch=live.watch,
-            speech=self._meter.end_turn(),
+            speech=self._meter.end_turn(told),
             instants=live.instants,
         )
         self._sink.send(outcome.record(self._session))

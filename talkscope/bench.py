@@ -304,7 +304,7 @@ def _prompt(told: argparse.Namespace) -> str:
 
 def _stand_ins(target: _Target, result: BenchResult) -> list[str]:
     """What was not real. A synthetic model betrays itself by the frame number it draws."""
-    from loadgen.media.meter import Basis
+    from loadgen.media.onset import Basis
 
     if target.demo is not None:
         return list(DEMO_STAND_INS)

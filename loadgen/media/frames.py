@@ -1,18 +1,30 @@
-"""RTP video packets → complete pictures with their time of arrival.
+"""RTP video packets → pictures that can be shown, with the times of their arrival.
 
-What comes in: video `Packet`s in the order of arrival, with loss, reordering and duplicates.
-What goes out: `Frame`s, each once, when its last missing packet has come. Pure: no clock, no
-I/O. It must not know codecs beyond the flags on a packet, nor speeches or sessions.
+What comes in: the packets of one video source in the order of arrival, with loss, reordering,
+duplicates and retransmissions. What goes out: `Frame`s in media order, each once, as soon as it
+and every picture before it is complete; and which packets are missing. Pure: no clock, no I/O.
+It must not know codecs beyond two flags of a packet, nor feedback, speeches or sessions.
+
+A picture refers to the ones before it, so nothing behind a lost packet can be shown until the
+packet comes after all or a key frame makes the past irrelevant, as in a browser.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from loadgen.media.packets import Packet, Unwrapper
 
-_HISTORY = 2048
-"""Sequence numbers remembered: over a second of the largest stream seen (1,500 packets/s)."""
+GIVE_UP_S: Final = 1.0
+"""Longest wait for a missing packet. aiortc keeps 128 packets for retransmission, which is 1.2 s
+of 1 Mbit/s; a browser waits 3 s at most (libwebrtc, `kMaxWaitForFrame`)."""
+
+_MAX_GAP: Final = 1_000
+"""Packets missing at once; more is another stream (libwebrtc, `kMaxNackPackets`)."""
+_MAX_HELD: Final = 1_024
+_NONE: Final[Sequence[Frame]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,90 +35,231 @@ class Frame:
     """RTP timestamp, extended so that it never wraps."""
     arrival: float
     """When its last packet arrived, `time.monotonic()` seconds."""
+    playable: float
+    """When it and all before it were there: later than `arrival` behind a repaired loss."""
     key: bool
     packets: int
     size: int
     """Payload bytes."""
 
 
-@dataclass(slots=True)
-class _Partial:
-    arrivals: dict[int, float] = field(default_factory=dict)
-    start: int | None = None
-    end: int | None = None
-    key: bool = False
-    size: int = 0
+class _Held(NamedTuple):
+    """A packet that waits for an earlier one, or for a key frame."""
+
+    timestamp: int
+    marker: bool
+    size: int
+    arrival: float
+    starts: bool
+    key: bool
 
 
 class FrameAssembler:
-    """Feed it packets; it tells which pictures they complete.
+    """Feed it packets; it tells which pictures they make playable.
 
-    A picture is complete when every sequence number from its first packet to its marker is
-    there. Its first packet is the one whose payload says so, else the one that follows a
-    packet of another picture.
+    A picture goes from its first packet to its marker. Its first packet is the one whose
+    payload says so, else the one that follows a packet of another picture. The first picture
+    that is told is a key frame.
     """
 
-    def __init__(self) -> None:
-        self._sequences = Unwrapper(16)
-        self._timestamps = Unwrapper(32)
-        self._owner: dict[int, int] = {}
-        self._partial: dict[int, _Partial] = {}
-        self._newest = 0
+    def __init__(self, origin: int = 0) -> None:
+        """`origin` is where the extended timestamps of this source begin."""
+        self.missing: dict[int, float] = {}
+        """Extended sequence number → when the gap was noticed."""
+        self.needs_key = True
+        """Nothing can be shown before the next key frame."""
+        self._timestamps = Unwrapper(32, origin)
+        self._highest = -1
+        self._next = -1
+        """The extended sequence number that goes on from what was told; -1 before a key frame."""
+        self._held: dict[int, _Held] = {}
+        self._keys: list[int] = []
+        """Held packets that say that their picture is a key frame."""
+        self._wire_timestamp = -1
+        """Of the picture that is being put together; -1 between pictures."""
+        self._arrival = 0.0
+        self._key = False
+        self._packets = 0
+        self._size = 0
+
+    @property
+    def wants_payload(self) -> bool:
+        """Whether the flags of the next packet matter; else they may be given as False."""
+        return self.needs_key or bool(self.missing)
+
+    @property
+    def awaits_key(self) -> bool:
+        """No key frame is there nor begun."""
+        return self.needs_key and not self._keys
 
     def extend_timestamp(self, timestamp: int) -> int:
         """Place a 32-bit RTP timestamp of this stream on the extended scale of `Frame`."""
         return self._timestamps.locate(timestamp)
 
-    def add(self, packet: Packet) -> list[Frame]:
-        """Take one packet; return the pictures it completed, in media order."""
-        sequence = self._sequences.extend(packet.sequence)
-        timestamp = self._timestamps.extend(packet.timestamp)
-        if sequence in self._owner:
-            return []
-        self._owner[sequence] = timestamp
-        self._newest = max(self._newest, sequence)
-        self._forget()
+    def extend_sequence(self, sequence: int) -> int:
+        """Place a 16-bit sequence number of this stream on the scale of `missing`."""
+        if self._highest < 0:
+            return sequence + 0x10000
+        return self._highest + ((sequence - self._highest + 0x8000) & 0xFFFF) - 0x8000
 
-        partial = self._partial.setdefault(timestamp, _Partial())
-        partial.arrivals[sequence] = packet.arrival
-        partial.size += packet.size
-        partial.key = partial.key or packet.key
-        if packet.starts_frame and (partial.start is None or sequence < partial.start):
-            partial.start = sequence
-        if packet.marker:
-            partial.end = sequence
-
-        done = [self._complete(timestamp)]
-        # This packet may be what shows where the next picture begins.
-        following = self._owner.get(sequence + 1)
-        if following is not None and following != timestamp:
-            done.append(self._complete(following))
-        return [frame for frame in done if frame is not None]
-
-    def _complete(self, timestamp: int) -> Frame | None:
-        partial = self._partial.get(timestamp)
-        if partial is None or partial.end is None:
-            return None
-        start = partial.start
-        if start is None:
-            start = min(partial.arrivals)
-            if start - 1 not in self._owner:
-                return None
-        if any(s not in partial.arrivals for s in range(start, partial.end + 1)):
-            return None
-        del self._partial[timestamp]
-        return Frame(
-            timestamp=timestamp,
-            arrival=max(partial.arrivals.values()),
-            key=partial.key,
-            packets=len(partial.arrivals),
-            size=partial.size,
+    def add(self, packet: Packet) -> Sequence[Frame]:
+        """Take one packet; return the pictures it made playable, in media order."""
+        return self.take(
+            packet.sequence,
+            packet.timestamp,
+            packet.marker,
+            packet.size,
+            packet.arrival,
+            packet.starts_frame,
+            packet.key,
         )
 
-    def _forget(self) -> None:
-        if len(self._owner) <= 2 * _HISTORY:
-            return
-        oldest = self._newest - _HISTORY
-        self._owner = {s: t for s, t in self._owner.items() if s >= oldest}
-        live = set(self._owner.values())
-        self._partial = {t: p for t, p in self._partial.items() if t in live}
+    def take(
+        self,
+        sequence: int,
+        timestamp: int,
+        marker: bool,
+        size: int,
+        arrival: float,
+        starts: bool = False,
+        key: bool = False,
+    ) -> Sequence[Frame]:
+        """The same as `add` for a packet's fields, as the busy receive path has them."""
+        if not self.missing and not self.needs_key and sequence == self._next & 0xFFFF:
+            self._highest = self._next
+            self._next += 1
+            frame = self._append(timestamp, marker, size, arrival, key, arrival)
+            return _NONE if frame is None else (frame,)
+        return self._reorder(
+            self.extend_sequence(sequence),
+            _Held(timestamp, marker, size, arrival, starts, key),
+        )
+
+    def give_up(self) -> None:
+        """Wait no longer for what is missing: only a key frame can go on from here."""
+        self.needs_key = True
+        self._next = -1
+        self._wire_timestamp = -1
+        if not self._keys:
+            self._held.clear()
+            self.missing.clear()
+
+    def expire(self, now: float) -> Sequence[Frame]:
+        """Give up if something has been missing for too long; a key frame may be there already."""
+        if not self.missing or now - next(iter(self.missing.values())) <= GIVE_UP_S:
+            return _NONE
+        if self.needs_key:
+            # Of a key frame that cannot be completed, too.
+            self._keys.clear()
+        self.give_up()
+        return self._from_key_frame(now)
+
+    def _append(
+        self,
+        timestamp: int,
+        marker: bool,
+        size: int,
+        arrival: float,
+        key: bool,
+        now: float,
+    ) -> Frame | None:
+        """Take the next packet in media order; return the picture it ends."""
+        if timestamp != self._wire_timestamp:
+            self._wire_timestamp = timestamp
+            self._arrival = arrival
+            self._key = key
+            self._packets = 1
+            self._size = size
+        else:
+            self._packets += 1
+            self._size += size
+            self._key = self._key or key
+            if arrival > self._arrival:
+                self._arrival = arrival
+        if not marker:
+            return None
+        self._wire_timestamp = -1
+        return Frame(
+            timestamp=self._timestamps.extend(timestamp),
+            arrival=self._arrival,
+            playable=max(now, self._arrival),
+            key=self._key,
+            packets=self._packets,
+            size=self._size,
+        )
+
+    def _reorder(self, sequence: int, packet: _Held) -> Sequence[Frame]:
+        if sequence < self._next or sequence in self._held:
+            return _NONE
+        if sequence > self._highest:
+            if self._highest >= 0 and sequence - self._highest > _MAX_GAP:
+                self._keys.clear()
+                self.give_up()
+            elif self._highest >= 0:
+                for number in range(self._highest + 1, sequence):
+                    self.missing[number] = packet.arrival
+            self._highest = sequence
+        else:
+            self.missing.pop(sequence, None)
+        self._held[sequence] = packet
+        if packet.key:
+            self._keys.append(sequence)
+        now = packet.arrival
+        frames = self._from_key_frame(now) if self.needs_key else self._in_order(now)
+        return frames or self.expire(now)
+
+    def _in_order(self, now: float) -> list[Frame]:
+        """Take what lies in order from `_next` on."""
+        frames = []
+        while (packet := self._held.pop(self._next, None)) is not None:
+            self._next += 1
+            if packet.key:
+                self._keys = [number for number in self._keys if number >= self._next]
+            frame = self._append(
+                packet.timestamp, packet.marker, packet.size, packet.arrival, packet.key, now
+            )
+            if frame is not None:
+                frames.append(frame)
+        return frames
+
+    def _from_key_frame(self, now: float) -> list[Frame]:
+        """Go on from a complete key frame, if one is there."""
+        for number in self._keys:
+            start = self._beginning(number)
+            if start is None or not self._is_complete(start):
+                continue
+            self.needs_key = False
+            self._next = start
+            self._held = {n: p for n, p in self._held.items() if n >= start}
+            self._keys = [n for n in self._keys if n >= start]
+            self.missing = {n: at for n, at in self.missing.items() if n > start}
+            return self._in_order(now)
+        if len(self._held) > _MAX_HELD:
+            oldest = self._highest - _MAX_HELD // 2
+            self._held = {n: p for n, p in self._held.items() if n >= oldest}
+            self._keys = [n for n in self._keys if n >= oldest]
+            self.missing = {n: at for n, at in self.missing.items() if n >= oldest}
+        return []
+
+    def _beginning(self, number: int) -> int | None:
+        """The first packet of the picture that a held packet belongs to, if it is there."""
+        timestamp = self._held[number].timestamp
+        while True:
+            packet = self._held[number]
+            if packet.starts:
+                return number
+            before = self._held.get(number - 1)
+            if before is None:
+                return None
+            if before.timestamp != timestamp:
+                return number
+            number -= 1
+
+    def _is_complete(self, start: int) -> bool:
+        timestamp = self._held[start].timestamp
+        number = start
+        while (packet := self._held.get(number)) is not None and packet.timestamp == timestamp:
+            if packet.marker:
+                return True
+            number += 1
+        return False

@@ -42,6 +42,8 @@ class Packet:
     """The payload itself says that a picture begins here. False also means "it does not say"."""
     key: bool = False
     """The payload says that its picture is a key frame."""
+    repair: bool = False
+    """A retransmission (RFC 4588)."""
 
 
 class PictureFlags(NamedTuple):
@@ -51,21 +53,22 @@ class PictureFlags(NamedTuple):
     key: bool
 
 
-_NOTHING: Final = PictureFlags(False, False)
+NO_PICTURE: Final = PictureFlags(False, False)
+"""The payload says nothing, or nobody looked at it."""
 
 
 def vp8_flags(payload: bytes) -> PictureFlags:
     """Read a VP8 payload's descriptor (RFC 7741, sections 4.2 and 4.3)."""
     if not payload:
-        return _NOTHING
+        return NO_PICTURE
     first = payload[0]
     # S set and partition index 0: the first packet of a picture; only it carries the P bit.
     if not first & 0x10 or first & 0x07:
-        return _NOTHING
+        return NO_PICTURE
     at = 1
     if first & 0x80:
         if len(payload) <= at:
-            return _NOTHING
+            return NO_PICTURE
         extension = payload[at]
         at += 1
         if extension & 0x80:
@@ -73,7 +76,7 @@ def vp8_flags(payload: bytes) -> PictureFlags:
         at += bool(extension & 0x40)
         at += bool(extension & 0x30)
     if len(payload) <= at:
-        return _NOTHING
+        return NO_PICTURE
     return PictureFlags(True, not payload[at] & 0x01)
 
 
@@ -88,13 +91,13 @@ def h264_flags(payload: bytes) -> PictureFlags:
     the sets that were sent before it, it could not be decoded.
     """
     if not payload:
-        return _NOTHING
+        return NO_PICTURE
     kind = payload[0] & 0x1F
     if kind == _H264_STAP_A:
         kinds, first_slice = _aggregated(payload)
     elif kind == _H264_FU_A:
         if len(payload) < 2 or not payload[1] & 0x80:
-            return _NOTHING
+            return NO_PICTURE
         kinds, first_slice = {payload[1] & 0x1F}, payload[2:3] >= b"\x80"
     else:
         kinds, first_slice = {kind}, payload[1:2] >= b"\x80"
@@ -121,11 +124,13 @@ def _aggregated(payload: bytes) -> tuple[set[int], bool]:
 class Unwrapper:
     """Extends a counter that wraps at 2**bits, as RFC 3550 does in its appendix A.1.
 
-    Each value is taken to lie within half the range of the highest one seen.
+    Each value is taken to lie within half the range of the highest one seen. `origin`, a multiple
+    of 2**bits, is added to all: a scale that begins where another ended.
     """
 
-    def __init__(self, bits: int) -> None:
+    def __init__(self, bits: int, origin: int = 0) -> None:
         self._modulus = 1 << bits
+        self._origin = origin
         self._highest: int | None = None
 
     def extend(self, value: int) -> int:
@@ -138,6 +143,6 @@ class Unwrapper:
     def locate(self, value: int) -> int:
         """Return the extended value without remembering it."""
         if self._highest is None:
-            return value
+            return self._origin + value
         half = self._modulus // 2
         return self._highest + (value - self._highest + half) % self._modulus - half

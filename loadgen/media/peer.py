@@ -22,8 +22,8 @@ from av import VideoFrame
 from loadgen.errors import Cause, TargetError
 from loadgen.media import barcode, ice
 from loadgen.media.meter import MediaMeter
-from loadgen.media.packets import Kind, Packet
-from loadgen.media.tap import ReceiverTap, check_aiortc
+from loadgen.media.packets import Kind
+from loadgen.media.tap import ReceiverTap, TransportTap, check_aiortc
 
 _WARM_UP_S = 2.0
 _LOST_STATES = frozenset({"failed", "closed", "disconnected"})
@@ -34,7 +34,8 @@ class Peer:
 
     `addresses` are the IP addresses offered as host candidates; None leaves it to aioice, which
     offers every interface but loopback. `on_news` is called when the connection's state
-    changes, and when the first key frame is complete.
+    changes, and when the first key frame is complete. With `decode`, aiortc receives and
+    decodes, and packets are only watched; without, nothing is decoded, for a tenth of the cost.
 
     Create it inside a running event loop.
     """
@@ -46,6 +47,7 @@ class Peer:
         addresses: Sequence[str] | None,
         stun_urls: Sequence[str],
         on_news: Callable[[], None],
+        decode: bool = True,
     ) -> None:
         check_aiortc()
         self._meter = meter
@@ -60,11 +62,16 @@ class Peer:
         capabilities = RTCRtpReceiver.getCapabilities("audio")
         assert capabilities is not None
         audio.setCodecPreferences([c for c in capabilities.codecs if c.name == "opus"])
-        self._video = ReceiverTap(video.receiver, Kind.VIDEO, self._on_packet, self._on_fault)
-        ReceiverTap(audio.receiver, Kind.AUDIO, self._on_packet, self._on_fault)
+        meter.on_first_key_frame = on_news
+        self._direct: TransportTap | None = None
+        if decode:
+            self._video = ReceiverTap(video.receiver, Kind.VIDEO, meter.on_packet, self._on_fault)
+            ReceiverTap(audio.receiver, Kind.AUDIO, meter.on_packet, self._on_fault)
+            self._connection.on("track", self._on_track)
+        else:
+            self._direct = TransportTap([video, audio], meter, self._on_fault)
         if addresses is not None:
             ice.offer_only(self._connection, addresses)
-        self._connection.on("track", self._on_track)
         self._connection.on("connectionstatechange", on_news)
 
     async def offer(self) -> tuple[str, str]:
@@ -110,16 +117,12 @@ class Peer:
     async def close(self) -> None:
         """Close the connection and stop watching its tracks."""
         self._closing = True
+        if self._direct is not None:
+            self._direct.close()
         await self._connection.close()
         for watcher in self._watchers:
             watcher.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)
-
-    def _on_packet(self, packet: Packet) -> None:
-        waiting = self._meter.first_key_frame is None
-        self._meter.on_packet(packet)
-        if waiting and self._meter.first_key_frame is not None:
-            self._on_news()
 
     def _on_fault(self, error: Exception) -> None:
         if self._fault is None:
@@ -143,7 +146,7 @@ class Peer:
             self._on_fault(error)
 
 
-async def warm_up() -> None:
+async def warm_up(*, decode: bool = True) -> None:
     """Pay once, before any clock starts, for what the first connection would pay.
 
     That is codec libraries, decoder threads, ICE, DTLS and SRTP: on an idle machine the first
@@ -152,7 +155,7 @@ async def warm_up() -> None:
     """
     news = asyncio.Event()
     meter = MediaMeter()
-    viewer = Peer(meter, addresses=ice.LOOPBACK, stun_urls=(), on_news=news.set)
+    viewer = Peer(meter, addresses=ice.LOOPBACK, stun_urls=(), on_news=news.set, decode=decode)
     server = RTCPeerConnection(ice.configuration())
     try:
         await server.setRemoteDescription(RTCSessionDescription(*await viewer.offer()))

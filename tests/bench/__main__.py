@@ -9,6 +9,8 @@ from tests.bench import (
     accelerator_collect,
     bench_agent,
     bench_cost,
+    bench_drift,
+    bench_loadgen,
     exporter_events,
     exporter_load,
 )
@@ -22,6 +24,11 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     exporter_events.NAME: exporter_events.run,
     exporter_load.SCRAPE: exporter_load.scrape,
     exporter_load.RSS: exporter_load.rss,
+    bench_loadgen.SESSIONS: bench_loadgen.sessions,
+    bench_loadgen.RAMP: bench_loadgen.ramp,
+    bench_loadgen.LOSS: bench_loadgen.loss,
+    bench_loadgen.FLAT: bench_loadgen.flat,
+    bench_drift.NAME: bench_drift.run,
 }
 
 

@@ -328,3 +328,26 @@ def test_a_machine_without_an_accelerator_is_told_once(caplog):
         running._tick()
         running._tick()
     assert caplog.text.count("no accelerator: no driver; npu-smi, Ascend's tool, is not") == 1
+
+
+def test_a_client_is_told_with_which_timestamps_a_speech_began(tmp_path):
+    began = {"first_video_timestamp": 2_318_804_221, "first_audio_timestamp": 77_203}
+    with configured(tmp_path, "") as (url, _):
+        assert httpx.get(f"{url}/v1/sessions/s/speech").status_code == 404
+        now = httpx.get(f"{url}/v1/clock").json()["unix"]
+        record = {
+            "kind": "pipeline",
+            "sequence": 1,
+            "session": "s",
+            "started_unix": now - 4.0,
+            "marks": {stages.SPEAK_ENTERED: 0.0},
+            "chunks": [],
+            "media": began,
+            "outcome": "completed",
+            "error": None,
+        }
+        body = {"version": 1, "origin": "agent-1", "records": [record]}
+        assert httpx.post(f"{url}/v1/marks", json=body).status_code == 202
+        told = httpx.get(f"{url}/v1/sessions/s/speech").json()
+    assert (told["video"], told["audio"]) == (2_318_804_221, 77_203)
+    assert 4.0 <= told["age_seconds"] < 60.0

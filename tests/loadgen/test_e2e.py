@@ -15,7 +15,8 @@ from exporter.stages import Outcome
 from loadgen import bench
 from loadgen.bench import BenchConfig
 from loadgen.marks import NullSink
-from loadgen.media.meter import Basis, MediaMeter
+from loadgen.media.meter import MediaMeter
+from loadgen.media.onset import Basis
 from loadgen.media.peer import Peer
 from loadgen.opentalking import OpenTalking
 from loadgen.session import Session, SessionConfig
@@ -166,3 +167,28 @@ def test_media_stays_on_loopback(target, monkeypatch):
     run(target, model="mock")
     candidates = re.findall(r"a=candidate:\S+ \d udp \d+ (\S+)", "".join(descriptions))
     assert set(candidates) == {"127.0.0.1"}
+
+
+def test_without_decoding_the_same_turn_is_measured(target):
+    async def speak(decode):
+        async with OpenTalking(target.url) as client:
+            facts = target.facts
+            config = SessionConfig(model=facts["model"], avatar=facts["avatar"], decode=decode)
+            async with Session(client, config, NullSink()) as session:
+                # The encoder needs a moment until idle frames are small.
+                await asyncio.sleep(2 * PAUSE_S)
+                return await session.turn(TextInput("How are you?")), session.media
+
+    decoded, _ = asyncio.run(speak(True))
+    turn, media = asyncio.run(speak(False))
+    assert turn.outcome is Outcome.COMPLETED
+    assert media.video.lost == media.plis == 0
+    assert media.video.bitrate_bps > 10_000
+    assert turn.media["audio_loss_ratio"] == 0
+    # The synthetic avatar's picture leaps when it begins to talk: the guess agrees with the
+    # numbers read in the other session, where both are the first speech of a session.
+    assert decoded.drift["basis"] == Basis.DECODED_BARCODE
+    assert turn.drift["basis"] == Basis.FRAME_SIZES
+    assert turn.drift["onset_ms"] == pytest.approx(decoded.drift["onset_ms"], abs=60)
+    fps = stages.PLAYBACK_FPS.key
+    assert turn.samples[fps] == pytest.approx(decoded.samples[fps], abs=3)

@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen.media.meter import FROM_FIRST_AUDIO, Basis, MediaMeter
+from loadgen.media.meter import MediaMeter
+from loadgen.media.onset import Basis
+from loadgen.media.speech import FROM_FIRST_AUDIO
 from tests.loadgen.streams import Stream, play, recorded
 
 INPUT_AT = 10.0
@@ -287,11 +289,34 @@ def test_playback_at_the_nominal_rate(drift):
     assert measured(talking(drift=drift)).playback_fps == pytest.approx(25.0, rel=0.02)
 
 
-def test_frames_with_a_lost_packet_do_not_play():
+def test_nothing_plays_behind_a_lost_packet():
     stream = talking()
-    packets = [p for p in stream.packets if p.kind == "audio" or p.sequence % 30 != 1]
-    # Every tenth picture lacks a packet.
-    assert measured(stream, packets=packets).playback_fps == pytest.approx(22.5, rel=0.02)
+    lost = next(p for p in stream.packets if p.kind == "video" and p.arrival > SPEECH_AT + 2)
+    packets = [p for p in stream.packets if p is not lost]
+    # A picture refers to those before it: the second half of the speech is not shown.
+    assert measured(stream, packets=packets).playback_fps == pytest.approx(12.5, rel=0.02)
+
+
+def test_playing_goes_on_with_the_next_key_frame():
+    stream = talking()
+    video = [p for p in stream.packets if p.kind == "video"]
+    lost = next(p for p in video if p.arrival > SPEECH_AT + 1)
+    key = next(p for p in video if p.arrival > SPEECH_AT + 3 and p.starts_frame)
+    packets = [replace(p, key=True) if p is key else p for p in stream.packets if p is not lost]
+    speech = measured(stream, packets=packets)
+    assert speech.playback_fps == pytest.approx(12.5, rel=0.05)
+    assert speech.freezes == 1
+    assert speech.frozen_s == pytest.approx(2.0, abs=0.1)
+
+
+def test_a_repaired_loss_delays_what_is_behind_it():
+    stream = talking()
+    late = next(p for p in stream.packets if p.kind == "video" and p.arrival > SPEECH_AT + 2)
+    packets = [replace(p, arrival=p.arrival + 0.5) if p is late else p for p in stream.packets]
+    speech = measured(stream, packets=packets)
+    assert speech.playback_fps == pytest.approx(25.0, rel=0.02)
+    assert (speech.freezes, speech.frozen_s) == (1, pytest.approx(0.54, abs=0.05))
+    assert speech.longest_gap_s == pytest.approx(0.54, abs=0.05)
 
 
 def test_a_frozen_picture_lowers_the_rate():
@@ -343,16 +368,33 @@ def test_a_recorded_speech_of_the_real_server(name, seconds, audio_packets):
     assert speech.last_audio - speech.first_audio == pytest.approx(seconds, abs=0.03)
     # Right behind the last picture the server flushed idle frames at 600 a second.
     assert speech.playback_fps == pytest.approx(25.0, abs=0.25)
+    assert speech.burst.frames > 20
+
+
+def test_a_recorded_still_picture_has_no_first_talking_frame():
+    _, speech = speech_of("split_mock.rtp.jsonl")
     assert speech.drift.basis is Basis.CHANGE_ONLY
     assert abs(speech.drift.median_ms) < 10
 
 
-def test_rtp_alone_cannot_tell_that_all_pictures_are_late():
-    straight = speech_of("unified_wav2lip_synth.rtp.jsonl")[1]
+@pytest.mark.parametrize("shift_ms", [-300, -100, 0, 100, 300])
+def test_frame_sizes_of_a_recorded_speech_tell_a_shift_of_its_pictures(shift_ms):
     shifted = [
-        replace(p, arrival=p.arrival + 0.2) if p.kind == "video" else p
+        replace(p, arrival=p.arrival + shift_ms / 1e3) if p.kind == "video" else p
         for p in recorded("unified_wav2lip_synth.rtp.jsonl")
     ]
+    _, speech = speech_of("", sorted(shifted, key=lambda p: p.arrival))
+    assert speech.drift.basis is Basis.FRAME_SIZES
+    # The first speech of a session on the real server reads 19 ms negative (resampler).
+    assert speech.drift.onset_ms == pytest.approx(shift_ms - 19, abs=2)
+    assert speech.drift.median_ms == pytest.approx(shift_ms - 19, abs=2)
+
+
+def test_rtp_alone_cannot_tell_that_all_pictures_are_late():
+    # As pictures look that are all of one size.
+    packets = [replace(p, size=1_000) for p in recorded("unified_wav2lip_synth.rtp.jsonl")]
+    straight = speech_of("", packets)[1]
+    shifted = [replace(p, arrival=p.arrival + 0.2) if p.kind == "video" else p for p in packets]
     moved = speech_of("", sorted(shifted, key=lambda p: p.arrival))[1]
     # 200 ms move the median by less than one frame: that is why it is called a change, and never
     # the drift.

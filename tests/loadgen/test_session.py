@@ -53,9 +53,9 @@ class Sink:
 
 
 @contextlib.asynccontextmanager
-async def connected(standin, sink=None, limits=PATIENT, **options):
+async def connected(standin, sink=None, limits=PATIENT, decode=True, **options):
     async with OpenTalking(standin.url) as client:
-        config = SessionConfig(model="mock", avatar="testbot", limits=limits)
+        config = SessionConfig(model="mock", avatar="testbot", limits=limits, decode=decode)
         session = Session(client, config, sink or NullSink(), **options)
         yield session
 
@@ -102,6 +102,41 @@ def test_a_turn_is_followed_to_the_end_of_playback():
         session.report.values().keys()
     )
     assert session.cleanup_error is None
+
+
+def test_a_turn_without_decoding():
+    asked = []
+
+    async def nothing_told(session, seconds):
+        asked.append((session, seconds))
+
+    async def run(standin):
+        options = {"decode": False, "first_timestamps": nothing_told}
+        async with connected(standin, **options) as session, session:
+            return await session.turn(HELLO), session
+
+    with running(answers=[answer(1.2)]) as standin:
+        turn, session = asyncio.run(run(standin))
+    assert turn.outcome is Outcome.COMPLETED
+    assert stages.CLIENT_FIRST_AUDIO in turn.marks
+    assert stages.PLAYBACK_FPS.key in turn.samples
+    # Nobody told what is the first talking frame: at most it is guessed, and then it says so.
+    assert turn.drift["basis"] in ("frame sizes", "change only")
+    ((of, seconds),) = asked
+    assert of == session.report.session
+    assert seconds > turn.marks[stages.CLIENT_SPEECH_ENDED]
+    assert turn.media["video_loss_ratio"] == 0
+    assert turn.media["audio_gaps"] >= 0
+    assert session.media.frames > 10
+    assert session.media.plis == 0
+    assert session.cleanup_error is None
+
+
+def test_figures_that_cannot_be_told_are_missing():
+    with running(answers=[[]]) as standin:
+        (turn,), _ = speak(standin, HELLO, limits=impatient_turns(accepted=0.5))
+    assert "audio_gaps" not in turn.media
+    assert "freezes" not in turn.media
 
 
 def test_pictures_that_are_late_at_the_server_show_as_sound_that_is_early():

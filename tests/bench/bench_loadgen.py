@@ -1,0 +1,191 @@
+"""What receiving costs the load generator, beside a plain aiortc client on the same sender.
+
+The sender (`tests.loadgen.sender`) has a core of its own and the receiving process
+(`tests.bench.receiving`) another. What is sent was encoded and packetised beforehand.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from tests.bench.measurement import Measurement
+from tests.bench.receiving import Account
+from tests.loadgen.sender import FPS
+from tests.processes import ROOT
+
+SESSIONS, RAMP, LOSS, FLAT = "loadgen-sessions", "loadgen-ramp", "loadgen-loss", "loadgen-flat"
+
+MEDIA = ROOT / "build" / "bench" / "media-540x900.pickle"
+SESSION = "540×900, 25 fps, VP8 of some 1 Mbit/s and Opus, encrypted, loopback"
+TRUSTED_PERCENT = 70.0
+"""Share of a core beyond which a generator should not be believed."""
+LARGEST = 200
+PEER_SESSIONS = 10
+LONGEST_S = 200.0
+
+
+@contextlib.contextmanager
+def sender() -> Iterator[str]:
+    """The sender on the first core; yields its URL."""
+    command = [*_on_core(0), sys.executable, "-m", "tests.loadgen.sender", str(MEDIA)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
+        try:
+            assert child.stdout is not None
+            yield child.stdout.readline().strip()
+        finally:
+            child.kill()
+
+
+def received(url: str, receiver: str, sessions: int, **task: Any) -> Account:
+    """Receive that many sessions on the last core."""
+    asked = {"url": url, "receiver": receiver, "sessions": sessions, **task}
+    command = [*_on_core(-1), sys.executable, "-m", "tests.bench.receiving", json.dumps(asked)]
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=True, timeout=LONGEST_S
+    )
+    account = Account(**json.loads(done.stdout.splitlines()[-1]))
+    # What was not received cost nothing: such an account must not be compared.
+    if account.connected < sessions or not 0.98 <= account.fps / FPS <= 1.02:
+        raise RuntimeError(
+            f"void: {account.connected} of {sessions} sessions connected, {account.fps:.1f} "
+            "pictures a second; another process, or a pause of the machine, was in the way"
+        )
+    return account
+
+
+def _on_core(number: int) -> list[str]:
+    cores = sorted(os.sched_getaffinity(0))
+    return ["taskset", "--cpu-list", str(cores[number])]
+
+
+def sessions() -> Measurement:
+    """How many sessions a core can receive and be believed."""
+    with sender() as url:
+        peer = received(url, "aiortc", PEER_SESSIONS, seconds=10.0)
+        ours = received(url, "ours", LARGEST, seconds=20.0)
+    return Measurement(
+        name=SESSIONS,
+        value=TRUSTED_PERCENT / ours.cpu_percent_per_session,
+        unit="sessions per core",
+        better="higher",
+        peer="aiortc, decoding, measuring nothing",
+        peer_value=TRUSTED_PERCENT / peer.cpu_percent_per_session,
+        conditions={
+            "session": SESSION,
+            "value": f"{TRUSTED_PERCENT:.0f} % of a core ÷ CPU per session, which was measured "
+            f"at {LARGEST} sessions (peer: {PEER_SESSIONS})",
+            "ours": "no decoding; all meters on, a turn measured every 5 s",
+            "sender": f"{ours.sender_cpu_percent:.0f} % of the other core, "
+            f"{ours.sender_packets_per_s:.0f} packets/s, {ours.sender_late} late by over 5 ms",
+        },
+        figures={
+            "CPU per session": (
+                ours.cpu_percent_per_session,
+                peer.cpu_percent_per_session,
+                "% of a core",
+            ),
+            "CPU of the process": (ours.cpu_percent, peer.cpu_percent, "% of a core"),
+            "sessions connected": (ours.connected, peer.connected, ""),
+            "pictures": (ours.fps, peer.fps, "a second and session"),
+            "loop lag, p99": (ours.lag_p99_ms, peer.lag_p99_ms, "ms"),
+            "kernel to handler, p99": (
+                ours.handler_delay_p99_ms or 0.0,
+                0.0,
+                "ms beyond the interval",
+            ),
+            "packets lost": (ours.lost, 0.0, ""),
+            "freezes": (ours.freezes, 0.0, ""),
+            "first frame, p50": (ours.first_frame_p50_ms, peer.first_frame_p50_ms, "ms"),
+            "first frame, p95": (ours.first_frame_p95_ms, peer.first_frame_p95_ms, "ms"),
+        },
+    )
+
+
+def ramp() -> Measurement:
+    """Whether sessions that begin 25 a second see their first frame as soon as a single one."""
+    with sender() as url:
+        alone = received(url, "ours", 12, rate=1.0, settle_s=0.5, seconds=1.0)
+        ramped = received(url, "ours", 150, rate=25.0, settle_s=0.5, seconds=1.0)
+    return Measurement(
+        name=RAMP,
+        value=ramped.first_frame_p50_ms,
+        unit="ms from the offer's creation to the first complete key frame, median",
+        better="lower",
+        peer="the same client with one session a second",
+        peer_value=alone.first_frame_p50_ms,
+        conditions={
+            "session": SESSION,
+            "ramp": f"150 sessions in {ramped.ramp_s:.1f} s; alone: 12 sessions in "
+            f"{alone.ramp_s:.1f} s",
+            "signalling": "an HTTP request for the answer is included",
+        },
+        figures={
+            "first frame, p95": (ramped.first_frame_p95_ms, alone.first_frame_p95_ms, "ms"),
+            "p95 over the median alone": (
+                ramped.first_frame_p95_ms / alone.first_frame_p50_ms,
+                alone.first_frame_p95_ms / alone.first_frame_p50_ms,
+                "",
+            ),
+            "sessions begun a second": (150 / ramped.ramp_s, 12 / alone.ramp_s, ""),
+            "sessions connected": (ramped.connected, alone.connected, ""),
+        },
+    )
+
+
+def loss() -> Measurement:
+    """Whether the picture holds under random loss, and what is asked of the sender for it."""
+    lossy = {"loss": 0.05}
+    with sender() as url:
+        ours = received(url, "ours", PEER_SESSIONS, seconds=25.0, options=lossy)
+        peer = received(url, "aiortc", PEER_SESSIONS, seconds=25.0, options=lossy)
+    return Measurement(
+        name=LOSS,
+        value=ours.fps,
+        unit="pictures a second",
+        better="higher",
+        peer="aiortc, decoding",
+        peer_value=peer.fps,
+        conditions={
+            "session": SESSION,
+            "loss": "5 % of all packets at random, retransmissions included; feedback arrives",
+            "sessions": f"{PEER_SESSIONS} each, 25 s",
+            "retransmission": "the sender keeps 128 packets, as aiortc does",
+        },
+        figures={
+            "requests for a key frame (PLI)": (ours.plis, peer.plis, "in all"),
+            "requests for packets (NACK)": (ours.nacks, peer.nacks, "in all"),
+            "freezes": (ours.freezes, 0.0, "in all (not counted by the peer)"),
+        },
+    )
+
+
+def flat() -> Measurement:
+    """Whether a session costs as much among 160 as among 20."""
+    with sender() as url:
+        accounts = {n: received(url, "ours", n, seconds=15.0) for n in (20, 80, 160)}
+    cpu = {n: a.cpu_percent_per_session for n, a in accounts.items()}
+    rss = {n: (a.rss_mib - a.rss_mib_before) / n for n, a in accounts.items()}
+    return Measurement(
+        name=FLAT,
+        value=cpu[160],
+        unit="% of a core per session among 160",
+        better="lower",
+        peer="the same among 20",
+        peer_value=cpu[20],
+        conditions={
+            "session": SESSION,
+            "CPU": f"largest is {max(cpu.values()) / min(cpu.values()):.2f} times the smallest",
+            "memory": f"largest is {max(rss.values()) / min(rss.values()):.2f} times the smallest",
+        },
+        figures={
+            "CPU per session among 80": (cpu[80], cpu[20], "% of a core"),
+            "memory per session among 80": (rss[80], rss[20], "MiB"),
+            "memory per session among 160": (rss[160], rss[20], "MiB"),
+        },
+    )
