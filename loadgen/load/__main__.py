@@ -17,4 +17,4 @@ if __name__ == "__main__":
 
     if not any(a in {"-f", "--locustfile"} or a.startswith("--locustfile=") for a in sys.argv):
         sys.argv[1:1] = ["-f", str(Path(__file__).resolve().parents[1] / "locustfile.py")]
-    main()  # type: ignore[no-untyped-call]
+    main()
