@@ -28,12 +28,18 @@ from loadgen.target import RunFailedError, UsageError
 WRONG_USAGE: Final = 64
 _PORTS_TRIED: Final = 100
 
+_TALKATIVE: Final = ("httpx", "httpcore", "aioice", "aiortc", "websockets")
+"""Libraries that log a line or more for each request or candidate, which is work in the very
+loop whose lateness is measured."""
+
 _log = logging.getLogger(__name__)
 
 
 def install() -> None:
     """Register options and listeners. Call it once, in the locustfile."""
     rounding.install()
+    for name in _TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
     locust.events.init_command_line_parser.add_listener(_add_options)
     locust.events.init.add_listener(_on_init)
 

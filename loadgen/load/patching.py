@@ -29,7 +29,7 @@ def patch() -> None:
 
 def is_fit() -> bool:
     """Whether this process is patched that way and no further."""
-    return monkey.is_module_patched("socket") and not monkey.is_module_patched("thread")
+    return monkey.is_module_patched("socket") and not monkey.is_module_patched("threading")
 
 
 def start_again() -> None:
