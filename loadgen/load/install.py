@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import logging
+import signal
 import sys
 from typing import Any, Final, NoReturn
 
@@ -27,6 +29,8 @@ from loadgen.target import RunFailedError, UsageError
 
 WRONG_USAGE: Final = 64
 _PORTS_TRIED: Final = 100
+_PR_SET_PDEATHSIG: Final = 1
+"""prctl(2)."""
 
 _TALKATIVE: Final = ("httpx", "httpcore", "aioice", "aiortc", "websockets")
 """Libraries that log a line or more for each request or candidate, which is work in the very
@@ -49,6 +53,9 @@ def _add_options(parser: Any, **_: object) -> None:
 
 
 def _on_init(environment: Environment, runner: Runner, **_: object) -> None:
+    options = environment.parsed_options
+    if isinstance(runner, WorkerRunner) and options is not None and options.processes:
+        _end_with_parent()
     bridge = Bridge()
     master = worker = None
     if not isinstance(runner, WorkerRunner):
@@ -67,6 +74,14 @@ def _on_init(environment: Environment, runner: Runner, **_: object) -> None:
             runner.stop()
 
     environment.events.quitting.add_listener(on_quitting)
+
+
+def _end_with_parent() -> None:
+    """Have this worker, forked by its master, told to stop when the master is killed.
+
+    It would notice by itself after a minute, and its sessions would last as long.
+    """
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _prepare(master: MasterNode, environment: Environment) -> None:
@@ -105,7 +120,8 @@ def _worker(environment: Environment, runner: Runner, bridge: Bridge) -> WorkerN
         worker.warm()
     except UnsupportedAiortcError as error:
         _refuse(str(error), 1)
-    node = Viewer.node = WorkerNode(environment, runner, worker)
+    node = WorkerNode(environment, runner, worker)
+    Viewer.joined.set(node)
     if local.metrics_port:
         _serve_metrics(worker, local)
     gevent.spawn(node.say_hello)

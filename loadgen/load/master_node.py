@@ -114,9 +114,20 @@ class MasterNode:
         return [w for w in self._hellos if w in clients and clients[w].state != STATE_MISSING]
 
     @property
+    def all_ready(self) -> bool:
+        """Whether a run has begun and every connected worker is warm and told what to do."""
+        if self._account is None:
+            return False
+        if isinstance(self._runner, MasterRunner):
+            connected = [c for c in self._runner.clients.all if c.state != STATE_MISSING]
+            return bool(connected) and len(self.workers) == len(connected)
+        return bool(self._hellos)
+
+    @property
     def sessions(self) -> int:
         """Sessions that the workers have, as last reported."""
-        assert self._account is not None
+        if self._account is None:
+            return 0
         return sum(worker.sessions for worker in self._account.workers.values())
 
     def send_arrivals(self, worker: str, instants: list[float]) -> None:

@@ -35,6 +35,7 @@ class OpenModel(LoadTestShape):
         self._begun = 0.0
         self._places = 0
         self._given = 0
+        self._last = 0.0
 
     def reset_time(self) -> None:
         """A run begins."""
@@ -45,12 +46,14 @@ class OpenModel(LoadTestShape):
     def tick(self) -> tuple[int, float] | None:
         """How many places to have, or None at the end of the run."""
         now = time.monotonic()
+        if self._places == 0:
+            self._places = max(SPARE, len(self._master.workers))
         if self._arrivals is None:
+            if not self._master.all_ready:
+                return self._places, PLACES_A_SECOND
             self._arrivals = self._master.arrivals
             assert self._arrivals is not None
-            self._begun = now + AHEAD_S / 2
-            self._places = max(SPARE, len(self._master.workers))
-            return self._places, PLACES_A_SECOND
+            self._begun = self._last = now + 1.0
         elapsed = now - self._begun
         if self._run_time is not None and elapsed >= self._run_time:
             return None
@@ -60,7 +63,7 @@ class OpenModel(LoadTestShape):
         due = [self._begun + instant for instant in self._arrivals.until(until)]
         self._hand_out(due)
         busy = self._master.sessions
-        if self._arrivals.over and not due and not busy and now > self._last:
+        if self._arrivals.over and not busy and now > self._last + AHEAD_S:
             return None
         needed = 2 * busy + len(due) + SPARE * len(self._master.workers)
         if needed > self._places:
@@ -68,13 +71,11 @@ class OpenModel(LoadTestShape):
             self._places = min(max(needed, 3 * self._places // 2), self._master.max_sessions)
         return self._places, PLACES_A_SECOND
 
-    _last = 0.0
-
     def _hand_out(self, due: list[float]) -> None:
         workers = self._master.workers
-        if not due or not workers:
+        if not due:
             return
-        self._last = due[-1] + AHEAD_S
+        self._last = due[-1]
         shares: list[list[float]] = [[] for _ in workers]
         for instant in due:
             shares[self._given % len(workers)].append(instant)

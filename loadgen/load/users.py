@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import ClassVar, Final
 
 import gevent
+from gevent.event import AsyncResult
 from locust import User, task
 
 from loadgen.load.worker_node import WorkerNode
@@ -20,12 +21,15 @@ _PATIENCE_S: Final = 0.5
 class Viewer(User):
     """Somebody who talks to an avatar."""
 
-    node: ClassVar[WorkerNode]
+    joined: ClassVar[AsyncResult] = AsyncResult()
+    """This process's `WorkerNode`. Locust may start users before the process has one."""
 
+    node: WorkerNode
     _pause = 0.0
 
     def on_start(self) -> None:
         """Wait until this process is warm; then not all of a second's users at once."""
+        self.node = self.joined.get()
         self.node.worker.ready.wait()
         if not self.node.open_model:
             gevent.sleep(self.node.worker.stagger())

@@ -11,7 +11,7 @@ from typing import Any
 import gevent
 from gevent.queue import Empty, Queue
 from locust.env import Environment
-from locust.runners import Runner
+from locust.runners import STATE_INIT, Runner
 
 from loadgen.load import protocol
 from loadgen.load.arrivals import LeastDelay
@@ -40,6 +40,9 @@ class WorkerNode:
         environment.events.test_start.add_listener(self._on_test_start)
         environment.events.test_stopping.add_listener(self._on_test_stopping)
         environment.events.test_stop.add_listener(self._on_test_stop)
+        if getattr(runner, "worker_state", STATE_INIT) != STATE_INIT:
+            # The master did not wait for us to be warm.
+            self._on_test_start()
 
     def say_hello(self) -> None:
         """Tell the master that this process is ready."""
