@@ -79,7 +79,8 @@ class Health:
         end = _Instant.now()
         seconds = end.monotonic - begun.monotonic
         received = self._receive()
-        drops = self._drops.since_last() + (received.dropped if received is not None else 0)
+        # Both may have counted the same; only the receive path knows of sockets closed since.
+        drops = max(self._drops.since_last(), received.dropped if received is not None else 0)
         lags = sorted(self._lags)
         if self._most_sessions and lags:
             self._on_window(
