@@ -59,6 +59,8 @@ class Settings:
     runtime: RuntimeKnobs
     agent: str | None = None
     """URL of the exporter that Talkscope's agent in OpenTalking reports to; None: no agent."""
+    media_address: str = LOOPBACK
+    """The one address that OpenTalking offers for media."""
 
 
 @dataclass(frozen=True)
@@ -250,6 +252,7 @@ def _opentalking_environment(settings: Settings, ports: Ports) -> dict[str, str]
     return _base_environment(settings) | {
         "PYTHONPATH": str(HERE / "hooks"),
         "TALKSCOPE_LOOPBACK_ICE": "1",
+        "TALKSCOPE_MEDIA_ADDRESS": settings.media_address,
         "OPENTALKING_AVATARS_DIR": str(settings.directory / "avatars"),
         "OPENTALKING_DEFAULT_MODEL": settings.model,
         "OPENTALKING_TORCH_DEVICE": "cpu",

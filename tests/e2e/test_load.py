@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from exporter import stages
 from exporter.stages import InputKind, Outcome
 from loadgen.load.account import ACCOUNT, LEDGER
 from report import bundle as bundles
-from tests.e2e.conftest import session_state
+from tests import namespaces
+from tests.e2e.conftest import SHORT_ANSWER, running, session_state
 from tests.processes import ROOT, free_port, wait_until
 
 pytestmark = pytest.mark.e2e
@@ -229,15 +229,13 @@ def test_ctrl_c_in_the_middle_leaves_no_session_and_an_account(unified, scenario
 def nodes(folder: Path, commands: dict[str, list[str]]) -> Iterator[dict[str, subprocess.Popen]]:
     """Locust processes by name, each with a log of its own; none outlives this."""
     running = {}
+    # The namespaces' addresses are no loopback: a proxy of the environment would be asked.
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "NO_PROXY": "*", "no_proxy": "*"}
     try:
         for name, told in commands.items():
             with (folder / f"{name}.log").open("wb") as log:
                 running[name] = subprocess.Popen(
-                    [sys.executable, "-m", "loadgen.load", *told],
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    cwd=ROOT,
-                    env=os.environ | {"PYTHONPATH": str(ROOT)},
+                    told, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, env=environment
                 )
         yield running
     finally:
@@ -247,36 +245,64 @@ def nodes(folder: Path, commands: dict[str, list[str]]) -> Iterator[dict[str, su
             child.wait()
 
 
-def test_a_killed_worker_costs_its_share_and_nothing_else(unified, scenario, tmp_path):
-    port = str(free_port())
+@contextlib.contextmanager
+def distributed(unified, folder):
+    """A target and how to reach it from two machines: (target, its URL, host, machines).
+
+    The machines are network namespaces; where there can be none, both are this one.
+    """
+    with namespaces.machines(2) as machines:
+        if not machines:
+            yield unified, unified.url, "127.0.0.1", []
+            return
+        options = ("--llm-text", SHORT_ANSWER, "--media-address", namespaces.HOST)
+        with running(folder / "target", "unified", *options) as target:
+            inside = int(target.url.rpartition(":")[2])
+            with namespaces.forwarded(namespaces.HOST, inside) as port:
+                yield target, f"http://{namespaces.HOST}:{port}", namespaces.HOST, machines
+
+
+def test_a_killed_worker_costs_its_share_and_nothing_else(
+    unified, scenario, tmp_path, record_property
+):
     records = tmp_path / "records"
-    shared = ["--master-host", "127.0.0.1", "--master-port", port]
-    master = ["--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port]
-    master += ["--expect-workers", "2", "--headless", "--only-summary", "--host", unified.url]
-    master += ["--model", MODEL, "--scenario", str(scenario), "--records", str(records)]
-    master += ["--users", "4", "--spawn-rate", "4", "--run-time", "12s", "--stop-timeout", "10"]
-    worker = ["--worker", *shared]
-    with nodes(tmp_path, {"master": master, "one": worker, "two": worker}) as running:
-        turns = records / "viewer_turns.jsonl"
-
-        def both_report():
-            return turns.exists() and len({e["worker"] for e in lines(turns)}) == 2
-
-        wait_until(both_report, "turns of both workers", 60)
-        before = len(lines(turns))
-        running["two"].kill()
-        status = running["master"].wait(90)
-    told = (tmp_path / "master.log").read_text()
-    account = json.loads((records / ACCOUNT).read_text())
-    lost = [worker for worker in account["workers"].values() if worker["lost"]]
-    survivors = [worker for worker in account["workers"].values() if worker["finished"]]
-    assert (len(lost), len(survivors)) == (1, 1), told
-    # It went on, says what it lacks, and is not called good.
-    assert sum(account["turns"].values()) > before
-    assert len(account["losses"]) == 1
-    assert "was lost" in account["losses"][0]
-    assert status in (FAILED, INVALID)
-    assert account["orphans"] == []
-    entries = lines(records / LEDGER)
-    assert left_on(unified, {e["session"] for e in entries if e["session"]}) == set()
-    assert httpx.get(f"{unified.url}/health").status_code == 200
+    turns = records / "viewer_turns.jsonl"
+    generator = [sys.executable, "-m", "loadgen.load"]
+    with distributed(unified, tmp_path) as (target, url, host, machines):
+        record_property("machines", [machine.name for machine in machines] or "loopback")
+        port = str(free_port())
+        master = [*generator, "--master", "--master-bind-host", host, "--master-bind-port", port]
+        master += ["--expect-workers", "2", "--headless", "--only-summary", "--host", url]
+        master += ["--allow-target", host, "--model", MODEL, "--scenario", str(scenario)]
+        master += ["--records", str(records), "--users", "4", "--spawn-rate", "4"]
+        master += ["--run-time", "12s", "--stop-timeout", "10"]
+        worker = [*generator, "--worker", "--master-host", host, "--master-port", port]
+        workers = [worker, worker]
+        if machines:
+            workers = [
+                machine.command(*worker, "--candidate-address", machine.address)
+                for machine in machines
+            ]
+        commands = {"master": master, "one": workers[0], "two": workers[1]}
+        with nodes(tmp_path, commands) as processes:
+            wait_until(
+                lambda: len({entry["worker"] for entry in lines(turns)}) == 2,
+                "turns of both workers",
+                60,
+            )
+            before = len(lines(turns))
+            processes["two"].kill()
+            status = processes["master"].wait(90)
+        told = (tmp_path / "master.log").read_text()
+        account = json.loads((records / ACCOUNT).read_text())
+        lost = [worker for worker in account["workers"].values() if worker["lost"]]
+        survivors = [worker for worker in account["workers"].values() if worker["finished"]]
+        assert (len(lost), len(survivors)) == (1, 1), told
+        # It went on, says what it lacks, and is not called good.
+        assert sum(account["turns"].values()) > before
+        assert len(account["losses"]) == 1
+        assert "was lost" in account["losses"][0]
+        assert status in (FAILED, INVALID)
+        assert account["orphans"] == []
+        entries = lines(records / LEDGER)
+        assert left_on(target, {e["session"] for e in entries if e["session"]}) == set()
