@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from loadgen.load.account import ACCOUNT, LEDGER, TURNS, VISITS, WINDOWS
 from talkscope import children, report, run_file
 from talkscope.arguments import http_url, new_folder, positive, seconds
 from talkscope.measured import MeasuredTarget, check_target, measured_target
@@ -54,8 +55,7 @@ bottleneck, 64 wrong usage.
 """
 
 RECORDS: Final = "generator"
-_BUNDLED: Final = ("loadgen.json", "viewer_turns.jsonl", "visits.jsonl", "loadgen_windows.jsonl")
-_LEDGER: Final = "sessions_open.jsonl"
+_BUNDLED: Final = (ACCOUNT, TURNS, VISITS, WINDOWS)
 _LAST_WORDS_S: Final = 90.0
 """Beyond --stop-timeout: Locust gives its workers a minute to stop."""
 
@@ -184,14 +184,16 @@ def run(told: argparse.Namespace) -> Status:
             bundle = out / "bundle"
             with _exporter(told, target, bundle, out) as url:
                 ended = _load(told, target, url, out)
-                if not (out / RECORDS / _BUNDLED[0]).exists():
+                if not (out / RECORDS / ACCOUNT).exists():
                     raise CommandError(
                         "the load test ended without its account; the lines above say why",
                         _status(ended) or Status.FAILED,
                     )
                 _complete_bundle(told, target, bundle, out / RECORDS)
-    except CommandError:
-        if not (out / RECORDS / _BUNDLED[0]).exists():
+    except CommandError as error:
+        # Nothing was measured: what is left would only be taken for a run.
+        turns = out / RECORDS / TURNS
+        if not error.names_logs and not (turns.exists() and turns.stat().st_size):
             shutil.rmtree(out, ignore_errors=True)
         raise
     status = report.make(bundle, out)
@@ -305,7 +307,7 @@ def _options(chosen: dict[str, Any]) -> list[str]:
 
 def _put_away(url: str, records: Path) -> None:
     """Delete what a generator left that was killed; one that ended well has left nothing."""
-    ledger_file = records / _LEDGER
+    ledger_file = records / LEDGER
     if not ledger_file.exists():
         return
     from loadgen.load.deletion import put_away
@@ -315,7 +317,8 @@ def _put_away(url: str, records: Path) -> None:
     told = len(ledger.orphans)
     deleted = asyncio.run(put_away(url, ledger, ledger.workers(), "the generator was killed"))
     if deleted:
-        print(f"talkscope load: deleted {deleted} sessions that were left", file=sys.stderr)
+        were = "session that was" if deleted == 1 else "sessions that were"
+        print(f"talkscope load: deleted {deleted} {were} left", file=sys.stderr)
     for orphan in ledger.orphans[told:]:
         name = orphan.session or "of unknown id"
         print(
@@ -342,7 +345,7 @@ def _complete_bundle(
     """Add the generator's files and `run.json`, before the exporter seals the bundle."""
     for name in _BUNDLED:
         shutil.copy(records / name, bundle / name)
-    account = json.loads((records / _BUNDLED[0]).read_text())
+    account = json.loads((records / ACCOUNT).read_text())
     stand_ins = list(run_file.DEMO_STAND_INS) if target.demo else []
     run_file.write(
         bundle,
@@ -373,7 +376,7 @@ def _complete_bundle(
 def _missing_turns(bundle: Path) -> int:
     """Turns that a viewer lived and the exporter does not have."""
     seen = {(turn["session"], turn["client_turn"]) for turn in _lines(bundle / "turns.jsonl")}
-    lived = {(turn["session"], turn["turn"]) for turn in _lines(bundle / "viewer_turns.jsonl")}
+    lived = {(turn["session"], turn["turn"]) for turn in _lines(bundle / TURNS)}
     return len(lived - seen)
 
 
