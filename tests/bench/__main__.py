@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.bench import bench_agent, bench_cost, exporter_events, exporter_load
+from tests.bench import bench_agent, bench_cost, exporter_events, exporter_load, loadgen_knee
 from tests.bench.measurement import Measurement
 from tests.processes import ROOT
 
@@ -15,6 +15,7 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     exporter_events.NAME: exporter_events.run,
     exporter_load.SCRAPE: exporter_load.scrape,
     exporter_load.RSS: exporter_load.rss,
+    loadgen_knee.NAME: loadgen_knee.run,
 }
 
 
