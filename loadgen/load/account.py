@@ -72,6 +72,8 @@ class Worker:
     speaking: int = 0
     cut_off: int = 0
     """Turns that the end of the run cut off."""
+    never_begun: int = 0
+    """Visits that were due and had not begun when the run ended."""
     marks_lost: int = 0
     finished: bool = False
     lost: str | None = None
@@ -90,6 +92,8 @@ class Account:
         self.refusals = 0
         self.visits = 0
         self.opened = 0
+        self.unplaced = 0
+        """Arrivals for which there was no worker."""
         self.freezes: int | None = None
         self._values: dict[str, list[float]] = {stage.key: [] for stage in SHOWN}
         self._recent: deque[tuple[float, str, float]] = deque()
@@ -122,6 +126,7 @@ class Account:
         worker.finished = True
         worker.sessions, worker.speaking = 0, 0
         worker.cut_off, worker.marks_lost = message["cut_off"], message["marks_lost"]
+        worker.never_begun = message["never_begun"]
 
     def lost(self, worker: str, why: str) -> None:
         """A worker is gone without a word; what it had not reported is not known."""
@@ -212,6 +217,9 @@ class Account:
         missing = sum(worker.missing for worker in self.workers.values())
         if missing:
             told.append(f"{missing} entries of workers did not arrive")
+        late = self.unplaced + sum(worker.never_begun for worker in self.workers.values())
+        if late:
+            told.append(f"{late} viewers were due and had not begun when the run ended")
         marks = sum(worker.marks_lost for worker in self.workers.values())
         if marks:
             told.append(f"{marks} records did not reach the exporter")

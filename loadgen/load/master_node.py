@@ -134,6 +134,11 @@ class MasterNode:
         """Give a worker intended starts, on this process's monotonic clock."""
         self._send(protocol.ARRIVALS, {"sent": time.monotonic(), "instants": instants}, worker)
 
+    def no_worker_for(self, arrivals: int) -> None:
+        """So many viewers will not come, because no worker is left."""
+        if self._account is not None:
+            self._account.unplaced += arrivals
+
     def _send_setups(self) -> None:
         if self._setup is None:
             return
@@ -192,19 +197,17 @@ class MasterNode:
         self._watching = gevent.spawn(self._watch)
 
     def _watch(self) -> None:
-        shown = time.monotonic()
+        assert self._account is not None
         options = self._environment.parsed_options
+        shows = options is not None and options.headless
+        shown = time.monotonic()
         while True:
             gevent.sleep(1.0)
             self._note_lost()
-            if (
-                options is not None
-                and options.headless
-                and time.monotonic() - shown >= (PROGRESS_EVERY_S)
-            ):
-                shown = time.monotonic()
-                assert self._account is not None
-                print(progress.live(self._account, shown - self._begun), file=sys.stderr)
+            now = time.monotonic()
+            if shows and now - shown >= PROGRESS_EVERY_S:
+                shown = now
+                print(progress.live(self._account, now - self._begun), file=sys.stderr, flush=True)
 
     def _note_lost(self) -> None:
         assert self._account is not None
@@ -243,7 +246,7 @@ class MasterNode:
         account, settings = self._account, self._settings
         if account is None or settings is None:
             return
-        patience = (self._environment.stop_timeout or 0.0) + protocol.EVENTS_DONE_S
+        patience = (self._environment.stop_timeout or 0.0) + protocol.LAST_WORDS_S
         deadline = time.monotonic() + patience
         while time.monotonic() < deadline:
             if all(w.finished or w.lost for w in account.workers.values()):

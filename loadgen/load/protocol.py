@@ -19,10 +19,10 @@ ARRIVALS: Final = "talkscope_arrivals"
 LEAVE: Final = "talkscope_leave"
 """Master: stop all visits. Locust's own `quit` does not wait for what they still have to do."""
 FINISHED: Final = "talkscope_finished"
-"""Worker: nothing of it is left on the target. A report, with `cut_off` and `marks_lost`."""
+"""Worker: nothing of it is left on the target. A report, with what `Worker.end` tells."""
 
 REPORT_EVERY_S: Final = 1.0
-EVENTS_DONE_S: Final = 60.0
+LAST_WORDS_S: Final = 60.0
 """How long the master waits for its workers' last words beyond Locust's stop timeout; Locust
 itself gives them as long."""
 LOST_AFTER_S: Final = 10.0

@@ -76,6 +76,9 @@ class OpenModel(LoadTestShape):
         if not due:
             return
         self._last = due[-1]
+        if not workers:
+            self._master.no_worker_for(len(due))
+            return
         shares: list[list[float]] = [[] for _ in workers]
         for instant in due:
             shares[self._given % len(workers)].append(instant)

@@ -17,6 +17,7 @@ from typing import Final, Protocol
 from exporter.stages import Phase
 from loadgen.errors import Cause, TargetError
 from loadgen.load.admission import Admission
+from loadgen.load.verdict import SCHEDULE_DELAY_P99_S
 from loadgen.marks import MarkSink
 from loadgen.opentalking import OpenTalking
 from loadgen.result import TurnResult
@@ -40,6 +41,9 @@ class Failed:
 
 class Observer(Protocol):
     """Hears how a visit goes on, inside the event loop; must not wait."""
+
+    def never_begun(self) -> None:
+        """The run ended when the visit was due and still waited for its place."""
 
     def requested(self) -> None:
         """A session is being created: from now on one may exist on the target."""
@@ -111,19 +115,29 @@ class Visit:
         When cancelled, the session is deleted before the cancellation goes on.
         """
         intended = time.monotonic() if self._intended is None else self._intended
-        await asyncio.sleep(max(0.0, intended - time.monotonic()))
-        async with self._around.admission.place() as paused:
-            late = time.monotonic() - intended - paused
-            try:
-                session, asked = await self._opened()
-            except TargetError as error:
-                self._observer.failed(Failed(error.cause, str(error), error.status), late)
-                return
-            try:
-                self._observer.opened(session.report, late, asked - intended)
-                await self._talk(session)
-            finally:
-                await self._leave(session)
+        begun = False
+        try:
+            await asyncio.sleep(max(0.0, intended - time.monotonic()))
+            async with self._around.admission.place() as paused:
+                if self._around.ending.is_set():
+                    return
+                begun = True
+                await self._live(intended, time.monotonic() - intended - paused)
+        finally:
+            if not begun and time.monotonic() - intended > SCHEDULE_DELAY_P99_S:
+                self._observer.never_begun()
+
+    async def _live(self, intended: float, late: float) -> None:
+        try:
+            session, asked = await self._opened()
+        except TargetError as error:
+            self._observer.failed(Failed(error.cause, str(error), error.status), late)
+            return
+        try:
+            self._observer.opened(session.report, late, asked - intended)
+            await self._talk(session)
+        finally:
+            await self._leave(session)
 
     async def _opened(self) -> tuple[Session, float]:
         """The session, and the instant at which it was asked for."""

@@ -100,14 +100,19 @@ class Worker:
     def end(self) -> dict[str, int]:
         """The run is over, all visits have ended; return what it leaves unsaid.
 
-        `cut_off`: turns that ended with the run; `marks_lost`: records that the exporter lacks.
+        `cut_off`: turns that ended with the run; `never_begun`: visits that were due and had not
+        begun; `marks_lost`: records that the exporter lacks.
         """
         self.ready.clear()
         inside, self._inside = self._inside, None
         if inside is None:
-            return {"cut_off": 0, "marks_lost": 0}
+            return {"cut_off": 0, "never_begun": 0, "marks_lost": 0}
         lost = self._bridge.run(inside.close())
-        return {"cut_off": inside.cut_off, "marks_lost": lost}
+        return {
+            "cut_off": inside.cut_off,
+            "never_begun": inside.never_begun,
+            "marks_lost": lost,
+        }
 
     # --- visits ----------------------------------------------------------------------------
 
@@ -198,6 +203,7 @@ class _Inside:
         self.health = health
         self.ending = around.ending
         self.cut_off = 0
+        self.never_begun = 0
         self._marks = marks
         self._sampling = asyncio.create_task(health.run())
 
@@ -271,6 +277,9 @@ class _VisitObserver:
         self._speaking = False
         self._session: str | None = None
         self._emit("begun")
+
+    def never_begun(self) -> None:
+        self._inside.never_begun += 1
 
     def requested(self) -> None:
         self._session = None

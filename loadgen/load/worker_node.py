@@ -16,6 +16,7 @@ from locust.runners import STATE_INIT, Runner
 from loadgen.load import protocol
 from loadgen.load.arrivals import LeastDelay
 from loadgen.load.settings import Setup
+from loadgen.load.verdict import SCHEDULE_DELAY_P99_S
 from loadgen.load.worker import Worker
 
 _log = logging.getLogger(__name__)
@@ -104,7 +105,13 @@ class WorkerNode:
         if self._reporting is not None:
             self._reporting.kill()
         unsaid = self.worker.end()
+        unsaid["never_begun"] += self._overdue()
         self._send(protocol.FINISHED, self._report() | unsaid)
+
+    def _overdue(self) -> int:
+        """Arrivals that found no free place before the run ended."""
+        due = time.monotonic() - SCHEDULE_DELAY_P99_S
+        return sum(self._arrivals.get_nowait() < due for _ in range(self._arrivals.qsize()))
 
     def _report(self) -> dict[str, Any]:
         sequence, entries = self.worker.drain()

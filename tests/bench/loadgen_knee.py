@@ -74,7 +74,7 @@ def run() -> Measurement:
         with children.demo_target(options, folder / "target", LONGEST_S) as target:
             levels = [_level(target.url, sessions, folder) for sessions in LEVELS]
     for level in levels:
-        print(_row(level), flush=True)
+        print(f"{level.sessions:3} sessions: {_row(level)}", flush=True)
     knee = knee_of(levels)
     last = next((level for level in levels if level.sessions == knee), levels[0])
     return Measurement(
@@ -113,17 +113,10 @@ def knee_of(levels: list[Level]) -> int:
 
 
 def _served(level: Level, alone: Level) -> bool:
+    ttfa, completion = stages.PERCEIVED_TTFA, stages.TURN_COMPLETION
     limits = (
-        (
-            level.figure(stages.PERCEIVED_TTFA, "p95"),
-            alone.figure(stages.PERCEIVED_TTFA),
-            TTFA_FACTOR,
-        ),
-        (
-            level.figure(stages.TURN_COMPLETION),
-            alone.figure(stages.TURN_COMPLETION),
-            COMPLETION_FACTOR,
-        ),
+        (level.figure(ttfa, "p95"), alone.figure(ttfa), TTFA_FACTOR),
+        (level.figure(completion), alone.figure(completion), COMPLETION_FACTOR),
     )
     fps = level.figure(stages.PLAYBACK_FPS)
     return (
@@ -159,7 +152,6 @@ def _row(level: Level) -> str:
 
     fps = level.figure(stages.PLAYBACK_FPS)
     parts = (
-        f"{level.sessions:3} sessions",
         f"TTFA p50 {text(level.figure(stages.PERCEIVED_TTFA))}",
         f"p95 {text(level.figure(stages.PERCEIVED_TTFA, 'p95'), ' ms')}",
         f"TTFV p50 {text(level.figure(stages.PERCEIVED_TTFV), ' ms')}",

@@ -52,9 +52,10 @@ def report(account, worker, sequence, *entries, **more):
     account.report({**message, "sessions": 0, "speaking": 0, **more})
 
 
-def finish(account, worker, sequence, *entries, cut_off=0, marks_lost=0):
+def finish(account, worker, sequence, *entries, cut_off=0, never_begun=0, marks_lost=0):
     message = {"worker": worker, "sequence": sequence, "entries": list(entries)}
-    told = {"sessions": 0, "speaking": 0, "cut_off": cut_off, "marks_lost": marks_lost}
+    told = {"sessions": 0, "speaking": 0, "cut_off": cut_off, "never_begun": never_begun}
+    told["marks_lost"] = marks_lost
     account.finished(message | told)
 
 
@@ -97,6 +98,13 @@ def test_a_lost_worker_and_lost_marks_are_stated(account):
         "worker b was lost; last heard of at noon",
         "7 records did not reach the exporter",
     ]
+
+
+def test_viewers_who_were_due_and_never_came_are_stated(account):
+    account.unplaced = 1
+    finish(account, "a", 0, turn(), never_begun=4)
+    assert account.losses == ["5 viewers were due and had not begun when the run ended"]
+    assert account.end is End.FAILED
 
 
 def test_sessions_reach_the_ledger(account):

@@ -111,6 +111,28 @@ def test_plain_locust_that_is_stopped_leaves_no_session(tmp_path, scenario, numb
     assert "verdict: " in log
 
 
+def test_recorded_arrivals_are_lived_and_the_run_ends_by_itself(tmp_path):
+    (tmp_path / "s.yaml").write_text("scenarios: [{name: a, inputs: [{say: Hello}]}]")
+    # The second viewer comes when the first has left: the stand-in has one session.
+    (tmp_path / "arrivals.txt").write_text("0\n3\n")
+    records = tmp_path / "records"
+    with running() as standin:
+        command = [*PLAIN, "--host", standin.url, "--scenario", str(tmp_path / "s.yaml")]
+        command += ["--arrivals", str(tmp_path / "arrivals.txt"), "--records", str(records)]
+        done = ended(command)
+    assert standin.deleted == 2, done.stderr
+    lines = (records / "visits.jsonl").read_text().splitlines()
+    first, second = (json.loads(line) for line in lines)
+    # From the intended start, whatever the generator was doing then.
+    assert first["waited_s"] >= first["late_s"] >= 0
+    apart = (second["started_unix"] - second["waited_s"]) - (
+        first["started_unix"] - first["waited_s"]
+    )
+    assert apart == pytest.approx(3.0, abs=0.1)
+    account = json.loads((records / ACCOUNT).read_text())
+    assert (account["visits"], account["turns"]) == (2, {"completed": 2})
+
+
 def test_sessions_of_a_killed_generator_are_deleted_by_the_command_that_ran_it(tmp_path, scenario):
     with running() as standin:
         command = [sys.executable, "-m", "talkscope.cli", "load", "--target", standin.url]

@@ -18,11 +18,15 @@ class Master:
         self.max_sessions = max_sessions
         self.all_ready = False
         self.sessions = 0
+        self.unplaced = 0
         self.given: dict[str, list[float]] = {"a": [], "b": []}
 
     @property
     def arrivals(self):
         return parse(self._specification, random.Random(1))
+
+    def no_worker_for(self, arrivals):
+        self.unplaced += arrivals
 
     def send_arrivals(self, worker, instants):
         self.given[worker] += instants
@@ -105,3 +109,16 @@ def test_places_grow_with_the_crowd_never_shrink_and_end_at_the_limit(clock):
     assert places == sorted(places)
     assert places[2] >= 2 * 20
     assert max(places) == 60
+
+
+def test_arrivals_that_no_worker_is_left_for_are_counted(clock):
+    master = Master("poisson:5")
+    master.all_ready = True
+    shape = OpenModel(master, None)
+    shape.tick()
+    given = len(master.given["a"] + master.given["b"])
+    master.workers = []
+    clock.now += 10.0
+    shape.tick()
+    assert master.unplaced > 0
+    assert len(master.given["a"] + master.given["b"]) == given

@@ -181,3 +181,18 @@ def test_a_session_that_cannot_be_deleted_is_told_as_an_orphan():
         observer = asyncio.run(visiting(standin))
     [[orphan]] = observer.of("closed")
     assert "redis is gone" in orphan
+
+
+def test_a_visit_that_was_due_and_found_no_place_is_told():
+    async def use(visit, around, observer):
+        around.admission.limit(sessions=0, ramp=1e6)
+        going = asyncio.create_task(visit.run())
+        await asyncio.sleep(0.2)
+        around.ending.set()
+        around.admission.limit(sessions=1, ramp=1e6)
+        await going
+
+    with running() as standin:
+        observer = asyncio.run(visiting(standin, use=use))
+    assert observer.names() == ["never_begun"]
+    assert standin.requests == []
