@@ -160,6 +160,8 @@ SPEECH_ENDED: Final = "speech.ended"
 CLIENT_FIRST_AUDIO: Final = "client.first_audio"
 CLIENT_FIRST_TALKING_FRAME: Final = "client.first_talking_frame"
 CLIENT_SPEECH_ENDED: Final = "client.speech_ended"
+CLIENT_INTERRUPTED: Final = "client.interrupted"
+CLIENT_SILENT: Final = "client.silent"
 
 MARKS: Final[dict[str, str]] = {
     TARGET_STARTED: "the first of the target's processes was started",
@@ -197,6 +199,8 @@ MARKS: Final[dict[str, str]] = {
         "client"
     ),
     CLIENT_SPEECH_ENDED: "the last audio packet of the answer has arrived at the client",
+    CLIENT_INTERRUPTED: "the client sends the request that interrupts the answer",
+    CLIENT_SILENT: "the last audio packet of the interrupted answer has arrived at the client",
 }
 
 
@@ -739,6 +743,18 @@ TURN_COMPLETION = _interval(
     kind=Kind.COMPOSITE,
     family="opentalking_turn_completion_seconds",
     sights=_client("RTP packets of the audio track"),
+)
+INTERRUPT_LATENCY = _interval(
+    "interrupt_latency_ms",
+    "interrupt latency",
+    CLIENT_INTERRUPTED,
+    CLIENT_SILENT,
+    meaning="Time until an answer that the viewer interrupts falls silent.",
+    boundaries="interrupt request sent → last audio packet of the answer at the client",
+    owner="OpenTalking + WebRTC",
+    kind=Kind.COMPOSITE,
+    family="opentalking_interrupt_seconds",
+    sights=_client("RTP packets of the audio track (scenarios that interrupt)"),
 )
 
 # Rates, ratios and levels.

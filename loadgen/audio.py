@@ -1,4 +1,4 @@
-"""Recorded speech from a WAV file, ready to be streamed: a path in, PCM out.
+"""Recorded speech from a WAV file, ready to be streamed: a file or its content in, PCM out.
 
 It must not know who streams it. OpenTalking's speech WebSocket takes one format only, so a file
 in another one is refused with the command that converts it; converting it silently would
@@ -7,6 +7,7 @@ measure speech other than the one that was named.
 
 from __future__ import annotations
 
+import io
 import wave
 from pathlib import Path
 
@@ -23,20 +24,31 @@ class AudioFileError(ValueError):
 def load(path: Path) -> SpeechInput:
     """Read a WAV file of 16 kHz mono s16le PCM. Raises AudioFileError."""
     try:
-        with wave.open(str(path), "rb") as recording:
-            wrong = _wrong_format(recording)
-            pcm = recording.readframes(recording.getnframes())
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise AudioFileError(f"{path}: no such file") from error
-    except (OSError, EOFError, wave.Error) as error:
+    except OSError as error:
         raise AudioFileError(
-            f"{path}: not a WAV file that can be read ({str(error) or 'too short'}). {_fix(path)}"
+            f"{path}: not a WAV file that can be read ({error.strerror}). {_fix(str(path))}"
+        ) from error
+    return decode(content, str(path))
+
+
+def decode(content: bytes, name: str) -> SpeechInput:
+    """Take the same from a file's content; `name` is what messages call it."""
+    try:
+        with wave.open(io.BytesIO(content), "rb") as recording:
+            wrong = _wrong_format(recording)
+            pcm = recording.readframes(recording.getnframes())
+    except (EOFError, wave.Error) as error:
+        raise AudioFileError(
+            f"{name}: not a WAV file that can be read ({str(error) or 'too short'}). {_fix(name)}"
         ) from error
     if wrong:
-        raise AudioFileError(f"{path}: {', '.join(wrong)}. {_fix(path)}")
+        raise AudioFileError(f"{name}: {', '.join(wrong)}. {_fix(name)}")
     seconds = len(pcm) / 2 / SAMPLE_RATE
     if seconds < _MIN_S:
-        raise AudioFileError(f"{path}: holds {seconds:.2f} s of sound, too little to be speech")
+        raise AudioFileError(f"{name}: holds {seconds:.2f} s of sound, too little to be speech")
     return SpeechInput(pcm)
 
 
@@ -51,5 +63,5 @@ def _wrong_format(recording: wave.Wave_read) -> list[str]:
     return wrong
 
 
-def _fix(path: Path) -> str:
-    return f"Convert it: ffmpeg -i {path} -ar {SAMPLE_RATE} -ac 1 -c:a pcm_s16le speech.wav"
+def _fix(name: str) -> str:
+    return f"Convert it: ffmpeg -i {name} -ar {SAMPLE_RATE} -ac 1 -c:a pcm_s16le speech.wav"

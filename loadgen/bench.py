@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from exporter.stages import Phase
 from loadgen import audio
@@ -25,26 +25,26 @@ from loadgen.errors import TargetError
 from loadgen.marks import MarkSink
 from loadgen.media.peer import warm_up
 from loadgen.media.tap import UnsupportedAiortcError, check_aiortc
-from loadgen.opentalking import Models, ModelStatus, OpenTalking
+from loadgen.opentalking import OpenTalking
 from loadgen.result import TurnResult
 from loadgen.session import Session, SessionConfig, SessionLimits, SessionReport
+from loadgen.target import BenchError, RunFailedError, Target, UsageError, check
 from loadgen.turn import Input, TextInput
 
 DEFAULT_PROMPT = "Please introduce yourself."
+__all__ = [
+    "BenchConfig",
+    "BenchError",
+    "BenchResult",
+    "Progress",
+    "RunFailedError",
+    "Target",
+    "UsageError",
+    "run",
+]
+
 MAX_FAILURES = 3
 """Failed turns in a row that end a run."""
-
-
-class BenchError(Exception):
-    """A benchmark could not be run; the message says why and what to do."""
-
-
-class UsageError(BenchError):
-    """What was asked for cannot be: unknown model or avatar, unusable speech file, bad URL."""
-
-
-class RunFailedError(BenchError):
-    """The target or this client failed before there was anything to report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,18 +64,6 @@ class BenchConfig:
     addresses: tuple[str, ...] | None = None
     stun_urls: tuple[str, ...] = ()
     limits: SessionLimits = field(default_factory=SessionLimits)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """The deployment as it answered before the run."""
-
-    url: str
-    model: str
-    backend: str
-    avatar: str
-    health: Mapping[str, Any]
-    models: Models
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +123,7 @@ async def run(config: BenchConfig, marks: MarkSink, progress: Progress) -> Bench
     async with client:
         try:
             version = check_aiortc()
-            target = await _check(client, config)
+            target = await check(client, model=config.model, avatar=config.avatar)
             progress.checked(target)
             await warm_up()
             started_unix = time.time()
@@ -191,38 +179,6 @@ def _input_of(config: BenchConfig) -> Input:
     if not config.prompt.strip():
         raise UsageError("the prompt is empty")
     return TextInput(config.prompt)
-
-
-async def _check(client: OpenTalking, config: BenchConfig) -> Target:
-    health = await client.health()
-    models = await client.models()
-    avatars = await client.avatars()
-    model = _choose_model(models, config.model)
-    if not avatars:
-        raise UsageError(f"{client.url} has no avatar: put one into its avatars directory")
-    avatar = config.avatar or avatars[0]
-    if avatar not in avatars:
-        raise UsageError(f"unknown avatar {avatar!r}; the target has: {', '.join(avatars)}")
-    return Target(client.url, model.id, model.backend, avatar, health, models)
-
-
-def _choose_model(models: Models, wanted: str | None) -> ModelStatus:
-    connected = {status.id: status for status in models.connected}
-    if not connected:
-        raise RunFailedError(
-            "the target has no connected model: " + ", ".join(map(_why_not, models.statuses))
-        )
-    if wanted is None:
-        return connected.get(models.default or "", models.connected[0])
-    if wanted in connected:
-        return connected[wanted]
-    known = next((status for status in models.statuses if status.id == wanted), None)
-    problem = f"unknown model {wanted!r}" if known is None else f"model {_why_not(known)}"
-    raise UsageError(f"{problem}; connected are: {', '.join(connected)}")
-
-
-def _why_not(status: ModelStatus) -> str:
-    return f"{status.id} is not connected ({status.reason or 'no reason given'})"
 
 
 async def _speak(

@@ -36,10 +36,18 @@ class TargetError(Exception):
     """A request to the target, or a session on it, failed.
 
     The message names the cause and, where there is one, the fix. `status` is the HTTP status
-    of an answer, else None.
+    of an answer, else None; `retry_after` the seconds that its Retry-After asks for, else None.
     """
 
-    def __init__(self, message: str, cause: Cause, *, status: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        cause: Cause,
+        *,
+        status: int | None = None,
+        retry_after: float | None = None,
+    ) -> None:
         super().__init__(message)
         self.cause = cause
         self.status = status
+        self.retry_after = retry_after

@@ -13,6 +13,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from enum import StrEnum
 from types import TracebackType
 from typing import Any, Final, Self
@@ -369,6 +370,7 @@ class OpenTalking:
             f"{where}: HTTP {response.status_code}: {detail}",
             Cause.HTTP_STATUS,
             status=response.status_code,
+            retry_after=_retry_after(response.headers.get("Retry-After")),
         )
 
     def _not_opentalking(self, where: str, answer: object) -> TargetError:
@@ -377,6 +379,18 @@ class OpenTalking:
             "Is this the URL of an OpenTalking API?",
             Cause.BAD_ANSWER,
         )
+
+
+def _retry_after(told: str | None) -> float | None:
+    """Seconds that a Retry-After header asks for, as a number or a date (RFC 9110, 10.2.3)."""
+    if told is None:
+        return None
+    if told.strip().isdecimal():
+        return float(told)
+    try:
+        return max(0.0, parsedate_to_datetime(told).timestamp() - time.time())
+    except ValueError:
+        return None
 
 
 def _is_http_url(url: str) -> bool:

@@ -105,8 +105,10 @@ class Session:
     """A session; use it as an async context manager, or call `open` and `close`.
 
     `client` stays the caller's. `on_queued` hears the place in the target's queue and the
-    target's word for it. `first_timestamps` (session, seconds since the input) is asked, when a
-    turn is over, what the agent told of it, and limits its own time. Not for concurrent turns.
+    target's word for it, `on_created` the session's id as soon as there is one to delete, also
+    when that is after a cancellation. `first_timestamps` (session, seconds since the input) is
+    asked, when a turn is over, what the agent told of it, and limits its own time. Not for
+    concurrent turns.
     """
 
     def __init__(
@@ -117,6 +119,7 @@ class Session:
         *,
         on_queued: Callable[[int, str], None] | None = None,
         first_timestamps: Callable[[str, float], Awaitable[FirstTimestamps | None]] | None = None,
+        on_created: Callable[[str], None] | None = None,
     ) -> None:
         self._client = client
         self._first_timestamps = first_timestamps
@@ -124,6 +127,7 @@ class Session:
         self._limits = config.limits
         self._sink = marks
         self._on_queued = on_queued
+        self._on_created = on_created
         self._news = asyncio.Event()
         self._meter = MediaMeter(decoding=config.decode)
         self._peer: Peer | None = None
@@ -142,6 +146,8 @@ class Session:
         self._closing: asyncio.Task[None] | None = None
         self.cleanup_error: TargetError | None = None
         """Why the target may still hold the session, after `close`."""
+        self.retry_after: float | None = None
+        """Seconds that the target asked for, before another input, when it refused the last."""
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -218,12 +224,17 @@ class Session:
                 timeout=self._limits.create,
             )
         )
+        self._creation.add_done_callback(self._tell_id)
         self._zero, self._started_unix = time.monotonic(), time.time()
         self._marks[stages.SESSION_REQUESTED] = 0.0
         created = await asyncio.shield(self._creation)
         self._mark(stages.SESSION_CREATED, time.monotonic())
         self._id = created.session
         self._send_marks()
+
+    def _tell_id(self, creation: asyncio.Task[opentalking.CreatedSession]) -> None:
+        if self._on_created is not None and not creation.cancelled() and not creation.exception():
+            self._on_created(creation.result().session)
 
     async def _subscribe(self) -> None:
         self._relay = asyncio.create_task(self._relay_events())
@@ -321,8 +332,13 @@ class Session:
 
     # --- turns -----------------------------------------------------------------------------
 
-    async def turn(self, said: Input, *, phase: Phase | None = None) -> TurnResult:
+    async def turn(
+        self, said: Input, *, phase: Phase | None = None, interrupt_after: float | None = None
+    ) -> TurnResult:
         """Give one input and follow its answer to the end of playback.
+
+        With `interrupt_after` the answer is interrupted when so many seconds of it have been
+        heard; one that ends sooner is a completed turn.
 
         A turn that goes wrong is a result whose outcome is not `completed`. Raises TargetError
         when the session was dead before the input.
@@ -335,8 +351,11 @@ class Session:
         live = self._live = _LiveTurn(str(next(self._turns)), said.kind, phase)
         try:
             await self._say(said, live)
+            if interrupt_after is not None:
+                await self._break_in(live, interrupt_after)
             verdict = await self._verdict(live)
         except TargetError as error:
+            self.retry_after = error.retry_after
             verdict = Verdict(Outcome.FAILED, Failure(error.cause.name, str(error)))
             if live.watch is None:
                 self._begin(live, time.monotonic())
@@ -344,6 +363,10 @@ class Session:
             self._live = None
         self._unsettled = verdict.outcome is not Outcome.COMPLETED
         assert live.watch is not None
+        interrupted_at = live.instants.get(stages.CLIENT_INTERRUPTED)
+        if interrupted_at is not None and verdict.outcome is Outcome.INTERRUPTED:
+            # Silent already when the command left: it took no time.
+            live.mark(stages.CLIENT_SILENT, max(interrupted_at, self._meter.last_audio or 0.0))
         told = None
         if self._first_timestamps is not None and verdict.outcome is Outcome.COMPLETED:
             told = await self._first_timestamps(self._session, time.monotonic() - live.begun)
@@ -364,6 +387,22 @@ class Session:
     async def interrupt(self) -> None:
         """Stop the running answer; its turn ends as `interrupted`."""
         await self._client.interrupt(self._session)
+
+    async def _break_in(self, live: _LiveTurn, after: float) -> None:
+        """Interrupt the answer when `after` seconds of it have been heard, unless it is over."""
+        while True:
+            heard_from = self._meter.first_audio
+            at = math.inf if heard_from is None else heard_from + after
+            over_at, _ = self._pending(live)
+            now = time.monotonic()
+            if now >= over_at:
+                return
+            if now >= at:
+                break
+            # The first audio packet makes no news of its own.
+            await self._wait_news(min(at, over_at, now + _POLL_S))
+        live.mark(stages.CLIENT_INTERRUPTED, time.monotonic())
+        await self.interrupt()
 
     async def _say(self, said: Input, live: _LiveTurn) -> None:
         """Give the input; return when the target has accepted it."""
@@ -407,16 +446,20 @@ class Session:
         )
 
     async def _verdict(self, live: _LiveTurn) -> Verdict:
-        assert live.watch is not None
         while True:
-            if self.trouble is not None:
-                live.watch.fail(self.trouble.cause.name, str(self.trouble))
-            at, verdict = live.watch.pending(
-                first_audio=self._meter.first_audio, last_audio=self._meter.last_audio
-            )
+            at, verdict = self._pending(live)
             if time.monotonic() >= at:
                 return verdict
             await self._wait_news(at)
+
+    def _pending(self, live: _LiveTurn) -> tuple[float, Verdict]:
+        """See `TurnWatch.pending`; a dead session ends its turn at once."""
+        assert live.watch is not None
+        if self.trouble is not None:
+            live.watch.fail(self.trouble.cause.name, str(self.trouble))
+        return live.watch.pending(
+            first_audio=self._meter.first_audio, last_audio=self._meter.last_audio
+        )
 
     async def _settle(self) -> None:
         """After a turn that went wrong, its answer may still come: stop it, await silence.

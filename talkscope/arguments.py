@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from datetime import UTC, datetime
+from pathlib import Path
 from urllib.parse import urlsplit
+
+from talkscope.status import CommandError, Status
 
 
 def http_url(text: str) -> str:
@@ -30,3 +34,15 @@ def seconds(text: str) -> float:
     if not 1.0 <= value <= 86_400.0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 1 to 86400")
     return value
+
+
+def new_folder(wanted: Path | None) -> Path:
+    """Make and return the folder of a run's results. Raises CommandError if it is in use."""
+    out = wanted or Path(f"talkscope-run-{datetime.now(UTC):%Y%m%d-%H%M%S}")
+    try:
+        if out.exists() and (not out.is_dir() or any(out.iterdir())):
+            raise CommandError(f"--out {out} is not empty; name a new folder", Status.USAGE)
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CommandError(f"--out {out}: {error.strerror}", Status.USAGE) from error
+    return out.resolve()

@@ -5,21 +5,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
-import shlex
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from talkscope import children, report
-from talkscope.arguments import http_url, positive, seconds
-from talkscope.demo import exporter_arguments
+from talkscope import children, report, run_file
+from talkscope.arguments import http_url, new_folder, positive, seconds
+from talkscope.measured import MeasuredTarget, check_target, measured_target
 from talkscope.status import CommandError, Status
 
 if TYPE_CHECKING:
@@ -44,18 +39,8 @@ Without --redis (split mode) or --log (unified mode) the stages of the LLM and T
 `talkscope doctor` says what each deployment shows.
 """
 
-DEMO_STAND_INS = (
-    "the model: a synthetic runtime inside the real OmniRT server draws the frames",
-    "the LLM, TTS and STT provider: a loopback server that answers after set delays",
-)
-
-DEMO_WEIGHTS = "none, the model is synthetic"
-DEMO_TECHNIQUE = "synthetic"
-
 ACCELERATOR_INTERVAL_S = 0.2
 """5 Hz: a peak shorter than that is missed, and OpenTalking's chunks take longer."""
-
-_RUN_SCHEMA = 1
 
 
 def add(commands: Any) -> None:
@@ -130,24 +115,14 @@ def add(commands: Any) -> None:
     parser.set_defaults(run=run)
 
 
-@dataclass(frozen=True, slots=True)
-class _Target:
-    """Where to measure, and how to look into it."""
-
-    url: str
-    exporter: list[str]
-    mode: str | None
-    demo: dict[str, Any] | None
-
-
 def run(told: argparse.Namespace) -> Status:
     """Run the benchmark and print its report."""
-    _check(told)
-    out = _new_folder(told.out)
+    check_target(told)
+    out = new_folder(told.out)
     bundle = out / "bundle"
     try:
         with contextlib.ExitStack() as stack:
-            target = stack.enter_context(_target(told, out))
+            target = stack.enter_context(measured_target(told, out))
             arguments = [*target.exporter, "--bundle", str(bundle)]
             arguments += ["--accelerator-interval", str(ACCELERATOR_INTERVAL_S)]
             with children.exporter(arguments, out) as exporter:
@@ -170,58 +145,8 @@ def run(told: argparse.Namespace) -> Status:
     return status
 
 
-def _check(told: argparse.Namespace) -> None:
-    if bool(told.target) == bool(told.start):
-        raise CommandError("give either --target URL or --start demo", Status.USAGE)
-    if told.target and (told.mode or told.demo_options):
-        raise CommandError("--mode and --demo-options go with --start demo", Status.USAGE)
-    if told.start and (told.redis or told.log):
-        raise CommandError("--redis and --log go with --target", Status.USAGE)
-    if told.log is not None and not told.log.is_file():
-        raise CommandError(f"--log {told.log} is not a file that can be read", Status.USAGE)
-
-
-def _new_folder(wanted: Path | None) -> Path:
-    out = wanted or Path(f"talkscope-run-{datetime.now(UTC):%Y%m%d-%H%M%S}")
-    try:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise CommandError(f"--out {out} is not empty; name a new folder", Status.USAGE)
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise CommandError(f"--out {out}: {error.strerror}", Status.USAGE) from error
-    return out.resolve()
-
-
-@contextlib.contextmanager
-def _target(told: argparse.Namespace, out: Path) -> Iterator[_Target]:
-    if told.start is None:
-        arguments = ["--target", told.target]
-        arguments += ["--redis", told.redis] if told.redis else []
-        arguments += ["--log", str(told.log)] if told.log else []
-        yield _Target(told.target, arguments, None, None)
-        return
-    mode = told.mode or "unified"
-    try:
-        options = ["--mode", mode, *shlex.split(told.demo_options)]
-    except ValueError as error:
-        raise CommandError(f"--demo-options: {error}", Status.USAGE) from error
-    if told.model:
-        options += ["--model", told.model]
-    baseline = _baseline(out)
-    with children.demo_target(options, out / "target", told.timeout) as demo:
-        yield _Target(demo.url, [*exporter_arguments(demo), *baseline], mode, demo.facts)
-
-
-def _baseline(out: Path) -> list[str]:
-    """What is on the devices while the target does not run yet, as an exporter's arguments."""
-    from exporter.accelerators import baseline
-
-    file = out / "accelerator-baseline.json"
-    return ["--accelerator-baseline", str(file)] if baseline.write(file) else []
-
-
 async def _measure(
-    told: argparse.Namespace, target: _Target, exporter_url: str
+    told: argparse.Namespace, target: MeasuredTarget, exporter_url: str
 ) -> tuple[BenchResult, Delivery]:
     from loadgen import bench
     from loadgen.marks import MarksClient
@@ -261,39 +186,36 @@ async def _measure(
 
 
 def _write_run(
-    bundle: Path, told: argparse.Namespace, target: _Target, result: BenchResult
+    bundle: Path, told: argparse.Namespace, target: MeasuredTarget, result: BenchResult
 ) -> None:
-    """Write `run.json` (docs/bundle.md) beside the exporter's files, before it seals them."""
+    """Write `run.json` beside the exporter's files, before it seals them."""
     demo = target.demo
-    content = {
-        "schema": _RUN_SCHEMA,
-        "kind": "bench",
-        "started_unix": result.started_unix,
-        "command": ["talkscope", *sys.argv[1:]],
-        "target": result.target.url,
-        "mode": target.mode,
-        "model": result.target.model,
-        "backend": told.backend or result.target.backend,
-        "avatar": result.target.avatar,
-        "tester": told.tester,
-        "gpu_index": told.gpu_index,
-        "input": told.input or result.input,
-        "prompt": None if told.audio else _prompt(told),
-        "audio": str(told.audio) if told.audio else None,
-        "repeat": told.repeat,
-        "opentalking_commit": told.opentalking_commit,
-        "backend_commit": told.backend_commit,
-        "weights": told.weights or (DEMO_WEIGHTS if demo else None),
-        "technique": told.technique or (DEMO_TECHNIQUE if demo else None),
-        "notes": told.notes,
-        "stand_ins": _stand_ins(target, result),
-        "synthetic": bool(_stand_ins(target, result)),
-        "opentalking_version": demo["opentalking"]["version"] if demo else None,
-        "backend_version": demo["omnirt"]["version"] if demo else None,
-        "cold_start": {"seconds": demo["cold_start"]["seconds"]} if demo else None,
-        "client": dict(result.client),
-    }
-    (bundle / "run.json").write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    stand_ins = _stand_ins(target, result)
+    run_file.write(
+        bundle,
+        "bench",
+        started_unix=result.started_unix,
+        target=result.target.url,
+        mode=target.mode,
+        model=result.target.model,
+        backend=told.backend or result.target.backend,
+        avatar=result.target.avatar,
+        tester=told.tester,
+        gpu_index=told.gpu_index,
+        input=told.input or result.input,
+        prompt=None if told.audio else _prompt(told),
+        audio=str(told.audio) if told.audio else None,
+        repeat=told.repeat,
+        opentalking_commit=told.opentalking_commit,
+        backend_commit=told.backend_commit,
+        weights=told.weights or (run_file.DEMO_WEIGHTS if demo else None),
+        technique=told.technique or (run_file.DEMO_TECHNIQUE if demo else None),
+        notes=told.notes,
+        stand_ins=stand_ins,
+        synthetic=bool(stand_ins),
+        **run_file.of_demo(demo),
+        client=dict(result.client),
+    )
 
 
 def _prompt(told: argparse.Namespace) -> str:
@@ -302,12 +224,12 @@ def _prompt(told: argparse.Namespace) -> str:
     return DEFAULT_PROMPT if told.prompt is None else str(told.prompt)
 
 
-def _stand_ins(target: _Target, result: BenchResult) -> list[str]:
+def _stand_ins(target: MeasuredTarget, result: BenchResult) -> list[str]:
     """What was not real. A synthetic model betrays itself by the frame number it draws."""
     from loadgen.media.onset import Basis
 
     if target.demo is not None:
-        return list(DEMO_STAND_INS)
+        return list(run_file.DEMO_STAND_INS)
     if any(Basis.DECODED_BARCODE in turn.bases.values() for turn in result.turns):
         return ["the model: the pictures carry the frame number of Talkscope's synthetic runtime"]
     return []

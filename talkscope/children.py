@@ -73,14 +73,16 @@ class DemoTarget:
 
 
 @contextlib.contextmanager
-def exporter(arguments: Sequence[str], folder: Path) -> Iterator[Exporter]:
-    """Run the exporter on a free loopback port; its bundle is complete when this ends.
+def exporter(
+    arguments: Sequence[str], folder: Path, *, listen: str = "127.0.0.1:0"
+) -> Iterator[Exporter]:
+    """Run the exporter, by default on a free loopback port; its bundle is complete when this ends.
 
     `folder` takes its log. Raises `CommandError` when it does not start, or did not end well.
     """
     log, ready = folder / "exporter.log", folder / "exporter-ready.json"
     ready.unlink(missing_ok=True)
-    command = [sys.executable, "-m", "exporter", "--listen", "127.0.0.1:0"]
+    command = [sys.executable, "-m", "exporter", "--listen", listen]
     command += ["--ready-file", str(ready), *arguments]
     with log.open("wb") as output:
         child = _start(command, output)
@@ -96,7 +98,7 @@ def exporter(arguments: Sequence[str], folder: Path) -> Iterator[Exporter]:
             if child.poll() is not None:
                 raise _with_log("the exporter ended by itself", log)
         finally:
-            status = _stop(child, EXPORTER_STOP_S)
+            status = stop(child, EXPORTER_STOP_S)
             ready.unlink(missing_ok=True)
         if status != 0:
             raise _with_log(f"the exporter did not end well ({status})", log)
@@ -139,7 +141,20 @@ def demo_target(arguments: Sequence[str], folder: Path, timeout: float) -> Itera
         # when this process is killed.
         assert child.stdin is not None
         child.stdin.close()
-        _stop(child, TARGET_STOP_S)
+        stop(child, TARGET_STOP_S)
+
+
+@contextlib.contextmanager
+def load_generator(arguments: Sequence[str], patience: float) -> Iterator[subprocess.Popen[bytes]]:
+    """Run Locust with the load test's users; what it prints goes to stderr.
+
+    It is given `patience` seconds to delete its sessions when this is left before its end.
+    """
+    child = _start([sys.executable, "-m", "loadgen.load", *arguments], sys.stderr.buffer)
+    try:
+        yield child
+    finally:
+        stop(child, patience)
 
 
 def _start(command: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
@@ -153,8 +168,8 @@ def _start(command: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]
     )
 
 
-def _stop(child: subprocess.Popen[bytes], patience: float) -> int:
-    """SIGTERM, then SIGKILL. An impatient Ctrl-C does not shorten it."""
+def stop(child: subprocess.Popen[bytes], patience: float) -> int:
+    """SIGTERM, after `patience` seconds SIGKILL. An impatient Ctrl-C does not shorten it."""
     deadline = time.monotonic() + patience
     if child.poll() is None:
         child.send_signal(signal.SIGTERM)

@@ -60,6 +60,8 @@ class Settings:
     runtime: RuntimeKnobs
     agent: str | None = None
     """URL of the exporter that Talkscope's agent in OpenTalking reports to; None: no agent."""
+    media_address: str = LOOPBACK
+    """The one address that OpenTalking offers for media."""
 
 
 @dataclass(frozen=True)
@@ -254,6 +256,7 @@ def _opentalking_environment(settings: Settings, ports: Ports) -> dict[str, str]
         **agent,
         "PYTHONPATH": os.pathsep.join(path),
         "TALKSCOPE_LOOPBACK_ICE": "1",
+        "TALKSCOPE_MEDIA_ADDRESS": settings.media_address,
         "OPENTALKING_AVATARS_DIR": str(settings.directory / "avatars"),
         "OPENTALKING_DEFAULT_MODEL": settings.model,
         "OPENTALKING_TORCH_DEVICE": "cpu",

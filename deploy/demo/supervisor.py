@@ -16,6 +16,7 @@ Standard library only: it runs under any Python from 3.11, outside the target's 
 import argparse
 import asyncio
 import contextlib
+import ipaddress
 import os
 import signal
 import sys
@@ -178,6 +179,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="run OpenTalking's processes under Talkscope's agent, which reports to this exporter",
     )
+    parser.add_argument(
+        "--media-address",
+        type=_ipv4,
+        default=services.LOOPBACK,
+        metavar="IP",
+        help="offered for media; another one than 127.0.0.1 is for network namespaces of this "
+        "machine (%(default)s)",
+    )
     add_arguments(parser, ProviderKnobs)
     add_arguments(parser, RuntimeKnobs)
     return parser
@@ -190,6 +199,13 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
+
+
+def _ipv4(text: str) -> str:
+    try:
+        return str(ipaddress.IPv4Address(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be an IPv4 address") from None
 
 
 def _even(low: int, high: int) -> Callable[[str], int]:
@@ -219,6 +235,7 @@ def main() -> int:
             provider=from_arguments(ProviderKnobs, options),
             runtime=from_arguments(RuntimeKnobs, options),
             agent=options.agent,
+            media_address=options.media_address,
         )
     except KnobError as error:
         parser.error(f"option --{error.knob.replace('_', '-')}: {error}")

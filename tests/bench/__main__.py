@@ -13,6 +13,7 @@ from tests.bench import (
     bench_loadgen,
     exporter_events,
     exporter_load,
+    loadgen_knee,
 )
 from tests.bench.measurement import Measurement
 from tests.processes import ROOT
@@ -29,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     bench_loadgen.LOSS: bench_loadgen.loss,
     bench_loadgen.FLAT: bench_loadgen.flat,
     bench_drift.NAME: bench_drift.run,
+    loadgen_knee.NAME: loadgen_knee.run,
 }
 
 

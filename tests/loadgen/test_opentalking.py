@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 
 import pytest
+from starlette.responses import JSONResponse
 
 from loadgen.errors import Cause, TargetError
 from loadgen.loopback import is_loopback
@@ -221,3 +224,26 @@ def test_a_proxy_of_the_environment_is_not_asked_for_a_loopback_target(monkeypat
     with running() as standin:
         assert ask(standin.url, lambda c: c.models()).default == MODELS["default_model"]
         assert ask(standin.url, stream) == TEXT
+
+
+@pytest.mark.parametrize(
+    ("told", "low", "high"),
+    [
+        ("12", 12, 12),
+        (format_datetime(datetime.now(UTC) + timedelta(seconds=3600), usegmt=True), 3000, 3600),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0, 0),
+    ],
+)
+def test_a_refusal_says_when_to_come_back(told, low, high):
+    busy = JSONResponse({"detail": "full"}, status_code=503, headers={"Retry-After": told})
+    with running(create_answer=busy) as standin:
+        error = fails(standin.url, lambda c: c.create_session(avatar="testbot", model="mock"))
+    assert error.status == 503
+    assert low <= error.retry_after <= high
+
+
+def test_a_time_to_come_back_that_nobody_can_read_is_none():
+    busy = JSONResponse({"detail": "full"}, status_code=503, headers={"Retry-After": "soon"})
+    with running(create_answer=busy) as standin:
+        error = fails(standin.url, lambda c: c.create_session(avatar="testbot", model="mock"))
+    assert error.retry_after is None

@@ -7,6 +7,7 @@ import contextlib
 from dataclasses import replace
 
 import pytest
+from starlette.responses import JSONResponse
 
 from exporter import stages
 from exporter.stages import Outcome, Phase
@@ -15,7 +16,7 @@ from loadgen.marks import NullSink, RelayedEvent, SessionMarks, TurnMarks, TurnO
 from loadgen.opentalking import OpenTalking
 from loadgen.session import Session, SessionConfig, SessionLimits
 from loadgen.turn import SpeechInput, TextInput, TurnLimits, UploadInput
-from tests.loadgen.standin import TEXT, Say, answer, refusal, running, until
+from tests.loadgen.standin import SESSION, TEXT, Say, answer, refusal, running, until
 from tests.recordings import sse_events
 
 HELLO = TextInput("Hello")
@@ -485,3 +486,63 @@ def test_a_session_that_is_gone_already_counts_as_deleted():
         _, session = speak(standin)
     assert standin.deleted == 1
     assert session.cleanup_error is None
+
+
+# --- interrupts and refusals -------------------------------------------------------------------
+
+
+def talk(standin, **how):
+    async def run():
+        async with connected(standin) as session, session:
+            return await session.turn(HELLO, **how), session
+
+    return asyncio.run(run())
+
+
+def test_an_answer_is_interrupted_when_so_much_of_it_has_been_heard():
+    # Sound for 20 s is queued at once; only an interrupt ends it early.
+    steps = [
+        Say(0.05, "speech.started", {"text": TEXT}),
+        Say(0.05, "speech.media_started", sound=20.0),
+    ]
+    with running(answers=[steps]) as standin:
+        turn, _ = talk(standin, interrupt_after=0.5)
+    assert turn.outcome is Outcome.INTERRUPTED
+    heard = turn.marks[stages.CLIENT_INTERRUPTED] - turn.marks[stages.CLIENT_FIRST_AUDIO]
+    assert 0.5 <= heard < 10
+    assert turn.marks[stages.CLIENT_SILENT] >= turn.marks[stages.CLIENT_INTERRUPTED]
+    # The stand-in falls silent at once.
+    assert 0 <= turn.values()[stages.INTERRUPT_LATENCY.key] < 5_000
+
+
+def test_an_answer_that_ends_before_its_interrupt_is_a_completed_turn():
+    with running(answers=[answer(0.4)]) as standin:
+        turn, _ = talk(standin, interrupt_after=30.0)
+    assert turn.outcome is Outcome.COMPLETED
+    assert not any("interrupt" in request for request in standin.requests)
+    assert stages.CLIENT_INTERRUPTED not in turn.marks
+
+
+def test_the_pause_that_a_refused_input_asks_for_is_kept():
+    busy = JSONResponse({"detail": "slow down"}, status_code=429, headers={"Retry-After": "7"})
+    with running(speak_answer=busy) as standin:
+        turn, session = talk(standin)
+    assert turn.outcome is Outcome.FAILED
+    assert session.retry_after == 7
+
+
+def test_the_id_is_told_even_when_the_creation_is_given_up():
+    told = []
+
+    async def run(standin):
+        async with connected(standin, on_created=told.append) as session:
+            opening = asyncio.create_task(session.open())
+            await until(lambda: "POST /sessions" in standin.requests)
+            opening.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await opening
+
+    with running(create_after=0.3) as standin:
+        asyncio.run(run(standin))
+    assert told == [SESSION]
+    assert standin.deleted == 1

@@ -14,7 +14,7 @@ def run(capsys, *arguments):
     return status, captured.out, captured.err
 
 
-@pytest.mark.parametrize("command", ["bench", "doctor", "report", "demo"])
+@pytest.mark.parametrize("command", ["bench", "load", "doctor", "report", "demo"])
 def test_every_command_explains_itself(capsys, command):
     with pytest.raises(SystemExit) as done:
         main([command, "--help"])
@@ -47,6 +47,14 @@ def test_version(capsys):
         (["bench", "--target", "http://x", "--repeat", "0"], "'0' is not a whole number from 1"),
         (["bench", "--target", "http://x", "--timeout", "soon"], "'soon' is not a number"),
         (["bench", "--start", "demo", "--demo-options", "'"], "--demo-options: No closing"),
+        (["load"], "give either --target URL or --start demo"),
+        (["load", "--worker", "--target", "http://x"], "--worker takes target and load from"),
+        (
+            ["load", "--target", "http://x", "--users", "2", "--arrivals", "poisson:1"],
+            "give --users (closed) or --arrivals (open model)",
+        ),
+        (["load", "--target", "http://x", "--workers", "2", "--master"], "leave --master out"),
+        (["load", "--target", "http://x", "--users", "0"], "'0' is not a whole number from 1"),
         (["doctor"], "the following arguments are required: --target"),
         (["doctor", "--target", "ftp://x"], "'ftp://x' is not an http:// or https:// URL"),
         (["doctor", "--target", "localhost:8000"], "is not an http:// or https:// URL"),

@@ -3,7 +3,8 @@
 What comes in: the import of aiortc, in a process that has this folder on PYTHONPATH and
 TALKSCOPE_LOOPBACK_ICE=1 in its environment. What goes out: the same library, except that
 
-* aioice offers 127.0.0.1 as its only host candidate (normally it offers every address but that),
+* aioice offers one host candidate, 127.0.0.1 or what TALKSCOPE_MEDIA_ADDRESS names (normally it
+  offers every address but that),
 * aioice resolves no `.local` candidate of a browser, which would send multicast DNS,
 * aiortc has no default ICE server (it is a public STUN server otherwise),
 
@@ -43,8 +44,9 @@ def _replace(owner: object, name: str, replacement: object) -> None:
     setattr(owner, name, replacement)
 
 
-def _loopback_only(use_ipv4: bool, use_ipv6: bool) -> list[str]:
-    return ["127.0.0.1"] if use_ipv4 else []
+def _one_address(use_ipv4: bool, use_ipv6: bool) -> list[str]:
+    # Another one than loopback's is for network namespaces of the same machine.
+    return [os.environ.get("TALKSCOPE_MEDIA_ADDRESS", "127.0.0.1")] if use_ipv4 else []
 
 
 class _DeafResolver:
@@ -57,7 +59,7 @@ async def _no_multicast(subscriber: object) -> _DeafResolver:
 
 
 def _patch_aioice(module: ModuleType) -> None:
-    _replace(module, "get_host_addresses", _loopback_only)
+    _replace(module, "get_host_addresses", _one_address)
     _replace(module, "get_or_create_mdns_protocol", _no_multicast)
 
 
