@@ -114,6 +114,12 @@ def add(commands: Any) -> None:
     )
     load.add_argument("--max-sessions", type=positive, metavar="N", help="sessions at once (500)")
     load.add_argument("--max-ramp", type=float, metavar="R", help="new sessions a second (20)")
+    load.add_argument(
+        "--decode-fraction",
+        type=float,
+        metavar="F",
+        help="share of sessions that also decode their pictures (0)",
+    )
     load.add_argument("--seed", type=int, metavar="N", help="repeat the same random choices")
     scale = parser.add_argument_group("more than one core")
     scale.add_argument(
@@ -269,6 +275,7 @@ def _arguments(told: argparse.Namespace, url: str, exporter: str, records: Path)
         "--run-time": None if told.duration is None else f"{told.duration:.0f}s",
         "--max-sessions": told.max_sessions,
         "--max-ramp": told.max_ramp,
+        "--decode-fraction": told.decode_fraction,
         "--seed": told.seed,
         "--processes": told.workers,
         "--expect-workers": told.expect_workers,

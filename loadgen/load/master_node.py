@@ -85,6 +85,7 @@ class MasterNode:
             avatars=avatars,
             max_sessions=settings.max_sessions,
             max_ramp=settings.max_ramp,
+            decode_fraction=settings.decode_fraction,
             turn_timeout=settings.turn_timeout,
             exporter=settings.exporter,
             open_model=settings.arrivals is not None,
@@ -282,6 +283,7 @@ class MasterNode:
             "seed": settings.seed,
             "max_sessions": settings.max_sessions,
             "max_ramp": settings.max_ramp,
+            "decode_fraction": settings.decode_fraction,
         }
 
 

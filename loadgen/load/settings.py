@@ -65,6 +65,15 @@ def add_arguments(parser: Any) -> None:
         help=f"new sessions a second, all workers together ({MAX_RAMP:.0f})",
     )
     add(
+        "--decode-fraction",
+        "TALKSCOPE_DECODE_FRACTION",
+        type=float,
+        default=0.0,
+        metavar="F",
+        help="share of sessions, 0 to 1, that also decode their pictures, at ten times the cost "
+        "(0)",
+    )
+    add(
         "--turn-timeout",
         "TALKSCOPE_TURN_TIMEOUT",
         type=float,
@@ -158,6 +167,7 @@ class Settings:
     arrivals: str | None
     max_sessions: int
     max_ramp: float
+    decode_fraction: float
     turn_timeout: float
     exporter: str | None
     records: Path | None
@@ -171,6 +181,8 @@ class Settings:
             raise SettingsError(f"--max-sessions {told.max_sessions}: must be at least 1")
         if not told.max_ramp > 0:
             raise SettingsError(f"--max-ramp {told.max_ramp}: must be above 0")
+        if not 0 <= told.decode_fraction <= 1:
+            raise SettingsError(f"--decode-fraction {told.decode_fraction}: must be 0 to 1")
         if not told.turn_timeout > 0:
             raise SettingsError(f"--turn-timeout {told.turn_timeout}: must be above 0")
         seed = random.SystemRandom().randrange(2**32) if told.seed is None else told.seed
@@ -194,6 +206,7 @@ class Settings:
             arrivals=told.arrivals or None,
             max_sessions=told.max_sessions,
             max_ramp=told.max_ramp,
+            decode_fraction=told.decode_fraction,
             turn_timeout=told.turn_timeout,
             exporter=told.exporter,
             records=_new_folder(told.records),
@@ -247,6 +260,7 @@ class Setup:
     max_sessions: int
     max_ramp: float
     """This worker's share of the limits."""
+    decode_fraction: float
     turn_timeout: float
     exporter: str | None
     open_model: bool

@@ -27,6 +27,7 @@ from loadgen.load.settings import Local, Setup
 from loadgen.load.verdict import Window
 from loadgen.load.visit import Failed, Surroundings, Visit
 from loadgen.marks import MarksClient, MarkSink, NullSink
+from loadgen.media.datagrams import receive_load
 from loadgen.media.peer import warm_up
 from loadgen.media.tap import check_aiortc
 from loadgen.opentalking import OpenTalking
@@ -73,6 +74,7 @@ class Worker:
         """
         check_aiortc()
         self._bridge.run(warm_up())
+        self._bridge.run(warm_up(decode=False))
 
     def set_up(self, setup: Setup, index: int) -> None:
         """Take over what to do; `index` tells workers of a run apart. May come again."""
@@ -219,18 +221,19 @@ class _Inside:
         sink: MarkSink = NullSink()
         if setup.exporter:
             sink = marks = await MarksClient(setup.exporter, role=ROLE).__aenter__()
+        rng = random.Random(setup.seed)
         around = Surroundings(
             client=OpenTalking(setup.url),
             marks=sink,
             admission=Admission(sessions=setup.max_sessions, ramp=setup.max_ramp),
-            config=lambda scenario: _session_config(scenario, setup, local),
+            config=lambda scenario: _session_config(scenario, setup, local, rng),
             ending=asyncio.Event(),
         )
 
         def on_window(window: Window) -> None:
             emit({"kind": "window", "scenario": "", **window.to_json()})
 
-        return cls(around, Health(sessions, lambda: None, on_window), marks)
+        return cls(around, Health(sessions, receive_load().take, on_window), marks)
 
     def limit(self, setup: Setup) -> None:
         """The worker's share of the limits has changed."""
@@ -249,13 +252,16 @@ class _Inside:
         return self._marks.delivery.lost
 
 
-def _session_config(scenario: Scenario, setup: Setup, local: Local) -> SessionConfig:
+def _session_config(
+    scenario: Scenario, setup: Setup, local: Local, rng: random.Random
+) -> SessionConfig:
     usual = SessionLimits()
     return SessionConfig(
         model=setup.models[scenario.name],
         avatar=setup.avatars[scenario.name],
         addresses=local.addresses,
         stun_urls=local.stun_urls,
+        decode=rng.random() < setup.decode_fraction,
         limits=SessionLimits(
             ready=usual.ready,
             turn=TurnLimits(turn=setup.turn_timeout),

@@ -45,6 +45,7 @@ def test_everything_has_a_default_but_the_target():
     [
         (["--max-sessions", "0"], "--max-sessions 0: must be at least 1"),
         (["--max-ramp", "0"], "--max-ramp 0.0: must be above 0"),
+        (["--decode-fraction", "1.1"], "--decode-fraction 1.1: must be 0 to 1"),
         (["--turn-timeout", "nan"], "--turn-timeout nan: must be above 0"),
         (["--arrivals", "poisson:x"], "the rate is not a number"),
         (["--scenario", "/nowhere.yaml"], "/nowhere.yaml: no such file"),
@@ -112,6 +113,7 @@ def test_a_setup_survives_its_way_to_a_worker():
         avatars={"a": "demo"},
         max_sessions=5,
         max_ramp=2.5,
+        decode_fraction=0.1,
         turn_timeout=60.0,
         exporter=None,
         open_model=True,
