@@ -10,13 +10,14 @@ file appears whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
 import os
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from report import bundle as bundles
 from report.absence import Missing
@@ -28,6 +29,7 @@ from report.result import Result, summarise_bundle
 from report.row import row
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -60,8 +62,8 @@ def write(result: Result, out_dir: Path, bundle_path: Path) -> Paths:
     do not become part of it. Raises `BundleError` when the bundle cannot be read or is not the
     one that `result` was made from, and `OSError` when a file cannot be written.
     """
-    bundle = bundles.read(bundle_path)
-    if bundle.sha256 != result.manifest_sha256:
+    store, sha256, files = bundles.verified_files(bundle_path)
+    if sha256 != result.manifest_sha256:
         raise BundleError(
             str(bundle_path),
             f"is not the bundle of this result (run {result.run_id})",
@@ -75,7 +77,9 @@ def write(result: Result, out_dir: Path, bundle_path: Path) -> Paths:
         archive=out_dir / f"{name}.tar.gz",
     )
     out_dir.mkdir(parents=True, exist_ok=True)
-    _replace(paths.archive, pack(name, bundle.files))
+    with _replaced(paths.archive) as stream:
+        pack(name, files, stream)
+    del store
     _replace(paths.result_json, json_text(result).encode())
     _replace(paths.result_csv, csv_text(result).encode())
     _replace(paths.report, render(result).encode())
@@ -104,9 +108,17 @@ def file_name(run_id: str) -> str:
 
 
 def _replace(path: Path, data: bytes) -> None:
+    with _replaced(path) as stream:
+        stream.write(data)
+
+
+@contextlib.contextmanager
+def _replaced(path: Path) -> Iterator[IO[bytes]]:
+    """A stream whose bytes take the place of a file when they are all written."""
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        partial.write_bytes(data)
+        with partial.open("wb") as stream:
+            yield stream
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

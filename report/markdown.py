@@ -18,10 +18,12 @@ from report.absence import Missing
 from report.figures import GIB, exact, figure, gib
 from report.memory import MemoryScope
 from report.page import Fact
-from report.result import MOCK_MODEL, StageResult, key_unit, value_source
+from report.result import MOCK_MODEL, StageResult, key_unit
 from report.row import row
-from report.summary import P95_NEEDS, Statistics
+from report.statistics import values_for_interval
+from report.summary import P95, P99, Quantile, Statistics, values_for_rank
 from report.tables import inline, table
+from report.turn_table import value_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -33,7 +35,7 @@ NOT_MEASURED: Final = "n/m"
 """A cell of the results table that has no value; a footnote gives the reason."""
 
 _PROMPT_SHOWN: Final = 120
-_NO_P95: Final = "–"
+_NONE: Final = "–"
 
 _BOUNDARY: Final = {
     InputKind.TEXT: "text: from the request that carries the text, as it is sent",
@@ -42,10 +44,10 @@ _BOUNDARY: Final = {
 }
 
 _STAGE_HEADINGS: Final = (
-    *("stage", "n", "median", "p95", "min", "max", "unit"),
+    *("stage", "n", "p50", "95 % CI", "p95", "95 % CI of p95", "p99", "min", "max", "unit"),
     *("source", "boundary", "owner"),
 )
-_NUMBERS: Final = frozenset({"n", "median", "p95", "min", "max", "value"})
+_NUMBERS: Final = frozenset({*_STAGE_HEADINGS[1:9], "value"})
 
 
 def render(result: Result) -> str:
@@ -298,8 +300,11 @@ def _by_reason(missing: Mapping[str, str]) -> list[str]:
 
 def _measured(result: Result) -> list[str]:
     lines = [
-        f"p95 is the nearest rank, given from {P95_NEEDS} values on ({_NO_P95}: fewer). "
-        "A stage seen in some turns only shows how many of them.",
+        f"p95 and p99 are nearest ranks, given from {values_for_rank(P95)} and "
+        f"{values_for_rank(P99)} values on, each with the order statistics that hold it with "
+        f"95 % confidence, which takes {values_for_interval(0.5)} values for p50, "
+        f"{values_for_interval(0.95)} for p95 ({_NONE}: fewer). ±: read from a histogram, the "
+        "exact value lies within. A stage seen in some turns only shows how many of them.",
     ]
     for kind, title in (
         (Kind.ELEMENTARY, "Stages"),
@@ -343,15 +348,38 @@ def _stage_row(one: StageResult, statistics: Statistics) -> list[str]:
     return [
         f"`{stage.key}`",
         str(n) if n == one.of else f"{n} of {one.of}",
-        figure(statistics.median),
-        _NO_P95 if isinstance(statistics.p95, Missing) else figure(statistics.p95),
-        figure(statistics.minimum),
-        figure(statistics.maximum),
+        _quantile(statistics.p50),
+        _interval(statistics.p50),
+        _quantile(statistics.p95),
+        _interval(statistics.p95),
+        _quantile(statistics.p99),
+        _extreme(statistics.minimum),
+        _extreme(statistics.maximum),
         key_unit(stage),
         inline(source + basis),
         stage.boundaries,
         stage.owner,
     ]
+
+
+def _quantile(found: Quantile | Missing) -> str:
+    if isinstance(found, Missing):
+        return _NONE
+    if found.within is None:
+        return figure(found.value)
+    error = max(found.value - found.within.low, found.within.high - found.value)
+    return f"{figure(found.value)} ±{figure(error)}"
+
+
+def _interval(found: Quantile | Missing) -> str:
+    if isinstance(found, Missing) or isinstance(found.confidence, Missing):
+        return _NONE
+    low, high = found.confidence.low, found.confidence.high
+    return f"{figure(low)} – {figure(high)}"
+
+
+def _extreme(value: float | Missing) -> str:
+    return _NONE if isinstance(value, Missing) else figure(value)
 
 
 def _run(result: Result) -> list[str]:
@@ -448,10 +476,13 @@ def _in_words(one: StageResult) -> str:
 
 
 def _statistics(found: Statistics) -> str:
+    median = _quantile(found.p50)
+    if isinstance(found.minimum, Missing) or isinstance(found.maximum, Missing):
+        return f"{median} (median of {found.n})"
     if found.n == 1:
-        return f"{figure(found.median)} (one value)"
+        return f"{median} (one value)"
     low, high = figure(found.minimum), figure(found.maximum)
-    return f"{figure(found.median)} (median of {found.n}; min {low}, max {high})"
+    return f"{median} (median of {found.n}; min {low}, max {high})"
 
 
 def _seconds(value: float | Missing) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from exporter import stages
 from report.absence import Missing, not_seen
@@ -17,7 +17,11 @@ from report.absence import Missing, not_seen
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from report.records import Sample, Target
+    from report.records import Target
+    from report.samples import Level, Samples
+
+
+_NONE_MEASURED: Final = Missing("no reading during the measured turns")
 
 
 class MemoryScope(StrEnum):
@@ -55,7 +59,7 @@ class Memory:
 
 
 def memory(
-    samples: Sequence[Sample],
+    samples: Samples,
     target: Target,
     gpu_index: int | None,
     idle: Span | Missing,
@@ -68,10 +72,10 @@ def memory(
     include devices that the target does not use.
     """
     device_label, scope_label = stages.VRAM_USED.labels
-    readings = [sample for sample in samples if sample.name == stages.VRAM_USED.name]
-    if not readings:
+    levels = samples.of(stages.VRAM_USED.name)
+    if not levels:
         return _nothing(target.accelerators_absent or not_seen(stages.PEAK_VRAM).reason)
-    devices = sorted({reading.labels.get(device_label, "") for reading in readings})
+    devices = sorted({level.labels.get(device_label, "") for level in levels})
     device = devices[0] if gpu_index is None else str(gpu_index)
     if gpu_index is None and len(devices) > 1:
         return _nothing(f"devices {', '.join(devices)} were read and no GPU index was given")
@@ -80,12 +84,12 @@ def memory(
     spans = [span for span in (idle, measured) if isinstance(span, Span)]
     for scope in MemoryScope:
         series = [
-            reading
-            for reading in readings
-            if reading.labels.get(device_label, "") == device
-            and reading.labels.get(scope_label) == scope
+            level
+            for level in levels
+            if level.labels.get(device_label, "") == device
+            and level.labels.get(scope_label) == scope
         ]
-        if any(span.holds(reading.unix) for span in spans for reading in series):
+        if any(span.holds(at) for span in spans for level in series for at in level.times):
             return Memory(_last(series, idle), _highest(series, measured), scope, device)
     return _nothing("no reading falls into the idle time or the measured turns")
 
@@ -94,17 +98,21 @@ def _nothing(reason: str) -> Memory:
     return Memory(Missing(reason), Missing(reason), None, None)
 
 
-def _last(series: Sequence[Sample], span: Span | Missing) -> float | Missing:
+def _last(series: Sequence[Level], span: Span | Missing) -> float | Missing:
     if isinstance(span, Missing):
         return span
-    inside = [reading for reading in series if span.holds(reading.unix)]
+    inside = _inside(series, span)
     if not inside:
         return Missing("no reading between the end of the warmup turn and the first measured input")
-    return max(inside, key=lambda reading: reading.unix).value
+    return max(inside, key=lambda reading: reading[0])[1]
 
 
-def _highest(series: Sequence[Sample], span: Span | Missing) -> float | Missing:
+def _highest(series: Sequence[Level], span: Span | Missing) -> float | Missing:
     if isinstance(span, Missing):
         return span
-    inside = [reading.value for reading in series if span.holds(reading.unix)]
-    return max(inside) if inside else Missing("no reading during the measured turns")
+    inside = _inside(series, span)
+    return max(value for _, value in inside) if inside else _NONE_MEASURED
+
+
+def _inside(series: Sequence[Level], span: Span) -> list[tuple[float, float]]:
+    return [reading for level in series for reading in level.readings if span.holds(reading[0])]

@@ -326,6 +326,7 @@ def test_json_has_a_reason_wherever_it_has_no_value(recording: Recording, tmp_pa
             if "median" in node and "of" in node:
                 assert (node["n"] < node["of"] or not node["n"]) == bool(node["reason"])
                 assert (node["p95"] is None) == bool(node["p95_reason"])
+                assert (node["p99"] is None) == bool(node["p99_reason"])
             for inner in node.values():
                 check(inner)
         elif isinstance(node, list):

@@ -97,7 +97,7 @@ def test_a_turn_of_nobodys_benchmark_is_left_out(result_of: Any) -> None:
 
 def test_twenty_turns_have_a_p95(result_of: Any) -> None:
     turns = [turn(n, values={KEY: 100.0 * n}) for n in range(1, 21)]
-    assert statistics(result_of(Recording(turns=turns)).turns[KEY]).p95 == 1900.0
+    assert statistics(result_of(Recording(turns=turns)).turns[KEY]).p95.value == 1900.0
 
 
 # --- verdict -------------------------------------------------------------------------------
