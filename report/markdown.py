@@ -12,7 +12,7 @@ import textwrap
 from typing import TYPE_CHECKING, Final
 
 from exporter import stages
-from exporter.stages import InputKind, Kind, Stage
+from exporter.stages import InputKind, Kind, Stage, Startup
 from report import page
 from report.absence import Missing
 from report.figures import GIB, exact, figure, gib
@@ -201,6 +201,9 @@ def _notes(result: Result) -> list[str]:
         error = figure(result.clock_uncertainty_seconds * 1000.0)
         notes.append(f"clocks: a client's marks are within ±{error} ms on the exporter's clock")
     notes += [f"source {inline(name)}: {state}" for name, state in _unhealthy(result)]
+    if cold := result.startups.get(Startup.COLD):
+        notes.append(f"cold measured turns, counted and not summarised with the others: {cold}")
+    notes += [inline(remark) for remark in result.remarks]
     if result.unphased:
         notes.append(f"turns that were not the benchmark's, left out: {result.unphased}")
     told = {"mode": facts.mode, "tester": facts.tester, "remarks": facts.notes}

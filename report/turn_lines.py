@@ -41,7 +41,6 @@ _SOURCES_AT: Final = ', "mark_sources": '
 _VALUES_AT: Final = ', "values": '
 _REST_AT: Final = ', "value_sources": '
 _TAIL_AT: Final = ', "drift": '
-_CUTS: Final = (_MARKS_AT, _SOURCES_AT, _VALUES_AT, _REST_AT, _TAIL_AT)
 
 
 class _UnusualError(Exception):
@@ -70,11 +69,16 @@ class TurnReader:
             return self._shared(decode(Turn, parse(line)))
 
     def _cut(self, text: str) -> Turn:
-        # Every cut has to be there once: were one of them inside another part, that part would
-        # not be whole and would not parse.
-        if any(text.count(cut) != 1 for cut in _CUTS) or "\\" in text:
+        # The first place of each is the member of the turn itself: were it a member of something
+        # inside, the part before it would not be whole and would not parse. Nor can a text hold
+        # it, since a quotation mark in a text is escaped.
+        marks_at = text.index(_MARKS_AT)
+        sources_at = text.index(_SOURCES_AT, marks_at)
+        values_at = text.index(_VALUES_AT, sources_at)
+        rest_at = text.index(_REST_AT, values_at)
+        tail_at = text.index(_TAIL_AT, rest_at)
+        if "\\" in text:
             raise _UnusualError
-        marks_at, sources_at, values_at, rest_at, tail_at = map(text.index, _CUTS)
         head = _decoder.decode(text[:marks_at] + "}")
         tail = _decoder.decode("{" + text[tail_at + 2 :])
         marks = _numbers(text, marks_at + len(_MARKS_AT), sources_at)

@@ -4,8 +4,9 @@ What comes in: the lines of `turns.jsonl`. What goes out: one column of numbers 
 completed measured turns, tallies of everything else, and the few turns that are shown one by
 one. It must not know how a column is summarised or shown.
 
-Three rules hold. Warmup and measured turns are never mixed. Only a completed turn gives values;
-every other one counts among the outcomes. What a turn does not have leaves its reason.
+Three rules hold. Warmup, measured and cold turns are never mixed: a measured turn that was the
+target's first is counted, and gives no values. Only a completed turn gives values; every other
+one counts among the outcomes. What a turn does not have leaves its reason.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from exporter import stages
-from exporter.stages import InputKind, Outcome, Phase, Scope, Stage
+from exporter.stages import InputKind, Outcome, Phase, Scope, Stage, Startup
 from report.turn_lines import TurnReader
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class TurnTable:
 
     def __init__(self) -> None:
         self.completed = 0
-        """Completed measured turns: the rows of the columns."""
+        """Completed measured turns that were not cold: the rows of the columns."""
         self.unphased = 0
         """Turns of nobody's benchmark."""
         self.outcomes: Counter[Outcome] = Counter()
@@ -123,8 +124,10 @@ class TurnTable:
         self._add_completed(turn, begin)
 
     def _add_completed(self, turn: Turn, begin: float) -> None:
-        self.completed += 1
         self.startups[turn.startup or "unknown"] += 1
+        if turn.startup is Startup.COLD:
+            return
+        self.completed += 1
         for name, seen in (
             (turn.model, self.models),
             (turn.backend, self.backends),

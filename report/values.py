@@ -80,10 +80,6 @@ class Exact:
             return list(self._values)
         return [self._values[i * n // most] for i in range(most)]
 
-    def ordered(self) -> list[float]:
-        """All values, ascending."""
-        return sorted(self._values)
-
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Exact) and self._values == other._values
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.bench import bench_agent, bench_cost, exporter_events, exporter_load
+from tests.bench import bench_agent, bench_cost, compare_verdicts, exporter_events, exporter_load
 from tests.bench.measurement import Measurement
 from tests.processes import ROOT
 
 BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     bench_agent.NAME: bench_agent.run,
     bench_cost.NAME: bench_cost.run,
+    compare_verdicts.NAME: compare_verdicts.run,
     exporter_events.NAME: exporter_events.run,
     exporter_load.SCRAPE: exporter_load.scrape,
     exporter_load.RSS: exporter_load.rss,
