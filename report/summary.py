@@ -91,8 +91,9 @@ def summarise_histogram(values: Histogram) -> Statistics | Missing:
     """Statistics of a histogram's values; each quantile says where the exact one lies."""
     n = values.n
     lower, upper = values.rank((n + 1) // 2), values.rank(n // 2 + 1)
-    if math.isinf(upper[0]):
-        return Missing(f"the median lies above the last bucket's edge, {upper[1].low:g}")
+    for value, within in (lower, upper):
+        if math.isinf(value):
+            return Missing(f"the median lies {_beyond(within)}")
 
     def confidence(p: Fraction) -> Interval | Missing:
         ranks = rank_interval(n, float(p))
@@ -106,7 +107,7 @@ def summarise_histogram(values: Histogram) -> Statistics | Missing:
             return missing
         value, within = values.rank(_rank(n, p))
         if math.isinf(value):
-            return Missing(f"lies above the last bucket's edge, {within.low:g}")
+            return Missing(f"lies {_beyond(within)}")
         return Quantile(value, confidence(p), within)
 
     unseen = Missing("a histogram keeps no single value")
@@ -123,6 +124,12 @@ def summarise_histogram(values: Histogram) -> Statistics | Missing:
         minimum=unseen,
         maximum=unseen,
     )
+
+
+def _beyond(within: Interval) -> str:
+    if math.isinf(within.high):
+        return f"above the last bucket's edge, {within.low:g}"
+    return f"below the first bucket's edge, {within.high:g}"
 
 
 def _rank(n: int, p: Fraction) -> int:

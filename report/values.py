@@ -49,6 +49,9 @@ class Values(Protocol):
     def above(self, limit: float) -> tuple[int, int]:
         """The least and the most values that can lie above `limit`; the same when exact."""
 
+    def below(self, limit: float) -> tuple[int, int]:
+        """The same of values below `limit`."""
+
     def sample(self, most: int) -> list[float]:
         """At most `most` of the values, spread evenly over them."""
 
@@ -73,6 +76,11 @@ class Exact:
         count = sum(map(limit.__lt__, self._values))
         return count, count
 
+    def below(self, limit: float) -> tuple[int, int]:
+        """See `Values.below`."""
+        count = sum(map(limit.__gt__, self._values))
+        return count, count
+
     def sample(self, most: int) -> list[float]:
         """See `Values.sample`; every k-th in the order of the records."""
         n = len(self._values)
@@ -90,7 +98,8 @@ class Exact:
 class Histogram:
     """Counts of values in (edge before, edge], the last edge infinite; and their sum.
 
-    `floor` is the least value possible, the lower edge of the first bucket.
+    `floor` is the least value possible, the lower edge of the first bucket: 0 for a time, minus
+    infinity for a signed quantity.
     """
 
     edges: tuple[float, ...]
@@ -111,15 +120,15 @@ class Histogram:
         """The `rank`-th smallest value (from 1): an estimate, and where it certainly lies.
 
         The estimate is interpolated inside the bucket, as Prometheus' histogram_quantile does.
-        It is infinite in the last bucket.
+        It is infinite in a bucket without end.
         """
         sums = list(accumulate(self.counts))
         bucket = bisect_left(sums, rank)
         low = self.edges[bucket - 1] if bucket else self.floor
         high = self.edges[bucket]
         before = sums[bucket - 1] if bucket else 0
-        if math.isinf(high):
-            return math.inf, Interval(low, high)
+        if math.isinf(high) or math.isinf(low):
+            return (high if math.isinf(high) else low), Interval(low, high)
         part = (rank - before) / self.counts[bucket]
         return low + (high - low) * part, Interval(low, high)
 
@@ -132,27 +141,38 @@ class Histogram:
             return certain, certain
         return certain, certain + self.counts[first]
 
+    def below(self, limit: float) -> tuple[int, int]:
+        """See `Values.below`."""
+        # A bucket holds its upper edge, so even a limit that is an edge leaves its bucket open.
+        first = bisect_left(self.edges, limit)
+        certain = sum(self.counts[:first])
+        return certain, certain + self.counts[first]
+
     def sample(self, most: int) -> list[float]:
         """See `Values.sample`; values are taken to lie evenly inside their buckets, those of
-        the last bucket at its lower edge."""
+        a bucket without end at its other edge."""
         n = self.n
         size = min(n, most)
         values = []
         for i in range(size):
             value, within = self.rank((2 * i + 1) * n // (2 * size) + 1)
-            values.append(within.low if math.isinf(value) else value)
+            if math.isinf(value):
+                value = within.low if math.isinf(within.high) else within.high
+            values.append(value)
         return values
 
     def distribution(self) -> Distribution:
-        """The buckets that hold something, without the infinite one."""
-        held = [i for i, c in enumerate(self.counts) if c and not math.isinf(self.edges[i])]
+        """From the first bucket that holds something to the last, without endless ones."""
+        lows = (self.floor, *self.edges)
+        held = [
+            i
+            for i, count in enumerate(self.counts)
+            if count and math.isfinite(self.edges[i]) and math.isfinite(lows[i])
+        ]
         if not held:
             return Distribution((), ())
         first, last = held[0], held[-1]
-        lowest = self.edges[first - 1] if first else self.floor
-        return Distribution(
-            (lowest, *self.edges[first : last + 1]), tuple(self.counts[first : last + 1])
-        )
+        return Distribution(lows[first : last + 2], self.counts[first : last + 1])
 
 
 def distribution(ordered: Sequence[float]) -> Distribution:

@@ -55,7 +55,7 @@ def run() -> Measurement:
         },
         figures={
             "false alarms": (false * percent, false_welch * percent, "% of equals"),
-            "right stage named": (named * percent, math.nan, "%"),
+            "right stage named": (named * percent, 100.0 / len(MEDIANS_MS), "% (peer: a guess)"),
         },
     )
 
