@@ -30,6 +30,10 @@ else raises `schema`. Times are in the unit that stands beside them. Wherever `v
 - `unfinished`: list of turns: `session`, `turn`, `outcome`, `phase`, `error`, `trace_id`
 - `sources`: name → {`up`, `reason`, `dropped`}
 - `row`: column of the benchmark page's results table → {`value` (text), `reason`}
+- `references`: published rows that were asked for: `name`, `section`, `origin`, `words`, `cells`
+  (column → the page's text), `mismatches` (in what the settings differ)
+- `external`: results of the backends' own tools: `tool`, `file`, `sha256`, `figures`
+- `objectives`: `claim`, `status` (`pass`, `fail`, `not enough data`), `evidence`
 
 A stage: `title`, `kind`, `owner`, `boundaries`, `unit`, `of`, the statistics, `reason` (why
 there is no value, or why `of` − `n` records lack it), `sources`, `bases`.
@@ -47,6 +51,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from exporter import stages
 from report.absence import Missing
+from report.extras import NOTHING, Extras
+from report.published import origin
 from report.result import key_unit
 from report.row import row
 from report.turn_table import value_source
@@ -63,7 +69,7 @@ SCHEMA: Final = 1
 Json = dict[str, Any]
 
 
-def document(result: Result) -> Json:
+def document(result: Result, extras: Extras = NOTHING) -> Json:
     """The document; every number in it is finite."""
     facts, video, memory, depth = result.facts, result.video, result.memory, result.queue_depth
     return {
@@ -118,6 +124,27 @@ def document(result: Result) -> Json:
         "unfinished": [_unfinished_turn(turn) for turn in result.unfinished],
         "sources": {name: asdict(health) for name, health in result.sources.items()},
         "row": {column: _value(cell) for column, cell in row(result).items()},
+        "references": [
+            {
+                "name": one.published.name,
+                "section": one.published.section,
+                "origin": origin(),
+                "words": one.published.words or None,
+                "cells": dict(one.published.cells),
+                "mismatches": list(one.mismatches),
+            }
+            for one in extras.references
+        ],
+        "external": [
+            {
+                "tool": one.tool,
+                "file": one.file,
+                "sha256": one.sha256,
+                "figures": dict(one.figures),
+            }
+            for one in extras.externals
+        ],
+        "objectives": [asdict(one) for one in extras.checks],
     }
 
 

@@ -15,9 +15,11 @@ from exporter import stages
 from exporter.stages import InputKind, Kind, Stage, Startup
 from report import page
 from report.absence import Missing
+from report.extras import NOTHING, Extras
 from report.figures import GIB, exact, figure, gib
 from report.memory import MemoryScope
 from report.page import Fact
+from report.published import origin
 from report.result import MOCK_MODEL, StageResult, key_unit
 from report.row import row
 from report.statistics import values_for_interval
@@ -28,6 +30,9 @@ from report.turn_table import value_source
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from report.external import External
+    from report.page import Column
+    from report.published import Beside
     from report.records import Turn
     from report.result import Result
 
@@ -43,20 +48,21 @@ _BOUNDARY: Final = {
     InputKind.AUDIO_UPLOAD: "uploaded audio: from the beginning of the upload",
 }
 
-_STAGE_HEADINGS: Final = (
+STAGE_HEADINGS: Final = (
     *("stage", "n", "p50", "95 % CI", "p95", "95 % CI of p95", "p99", "min", "max", "unit"),
     *("source", "boundary", "owner"),
 )
-_NUMBERS: Final = frozenset({*_STAGE_HEADINGS[1:9], "value"})
+NUMBERS: Final = frozenset({*STAGE_HEADINGS[1:9], "value"})
 
 
-def render(result: Result) -> str:
+def render(result: Result, extras: Extras = NOTHING) -> str:
     """The whole report; ends with a newline."""
     verdict = result.verdict
     lines = [
         f"# Benchmark run {inline(result.run_id)}",
         "",
         *_warning(result),
+        *([f"**Invalid: {inline(result.invalid)}**", ""] if result.invalid else []),
         f"Verdict: {verdict.status} ({verdict.reason})",
         "",
         "## Result",
@@ -67,6 +73,9 @@ def render(result: Result) -> str:
         "",
         *_page_table(result),
         "",
+        *_objectives(extras),
+        *_references(extras),
+        *_externals(extras),
         "## Measured turns",
         "",
         *_measured(result),
@@ -94,6 +103,12 @@ def render(result: Result) -> str:
 
 
 def _warning(result: Result) -> list[str]:
+    lines = warning(result)
+    return [f"> **{lines[0]}**", f"> {lines[1]}", ""] if lines else []
+
+
+def warning(result: Result) -> list[str]:
+    """What a reader of a run that proves nothing must know first, in two lines of plain text."""
     mock = result.facts.model == MOCK_MODEL
     if not (mock or result.synthetic or result.stand_ins):
         return []
@@ -106,28 +121,37 @@ def _warning(result: Result) -> list[str]:
     named = [inline(part) for part in result.stand_ins]
     if not named:
         named = [f"the model `{MOCK_MODEL}`" if mock else "model output, which is made up"]
-    return [f"> **{sentence}**", f"> Stand-ins: {'; '.join(named)}.", ""]
+    return [sentence, f"Stand-ins: {'; '.join(named)}."]
 
 
 # --- the page's template -------------------------------------------------------------------
 
 
-def _template(result: Result) -> list[str]:
+def title(result: Result) -> str:
+    """The template's title without its mark of a heading."""
     facts = result.facts
-    title = page.TITLE.format(
+    return page.TITLE.format(
         model=_known(facts.model, "unknown model"),
         backend=_known(facts.backend, "unknown backend"),
         hardware=_known(facts.hardware, "no accelerator seen"),
         date=facts.date,
-    )
+    ).removeprefix("### ")
+
+
+def fact_lines(result: Result) -> list[tuple[str, str]]:
+    """The template's lines that are neither metrics nor notes: name and text."""
+    return [(name.removesuffix(":"), text) for name, text in _facts(result).items()]
+
+
+def _template(result: Result) -> list[str]:
     by_key = {**result.turns, **result.sessions}
     by_fact = _facts(result)
-    lines = [title, ""]
+    lines = [f"### {title(result)}", ""]
     for line in page.TEMPLATE:
         if isinstance(line, Stage):
             lines.append(f"{page.bullet(line)} {_in_words(by_key[line.key])}")
         elif line is Fact.NOTES:
-            lines += [page.bullet(line), *(f"  - {note}" for note in _notes(result))]
+            lines += [page.bullet(line), *(f"  - {note}" for note in notes(result))]
         else:
             lines.append(f"{page.bullet(line)} {by_fact[line]}")
     return lines
@@ -184,10 +208,11 @@ def _startup(result: Result) -> str:
     )
 
 
-def _notes(result: Result) -> list[str]:
+def notes(result: Result) -> list[str]:
+    """The template's notes, one line each."""
     facts, turns = result.facts, result.turns
-    notes = [f"outcome: {_outcome(result)}", f"input: {_input(result)}"]
-    notes += [
+    lines = [f"outcome: {_outcome(result)}", f"input: {_input(result)}"]
+    lines += [
         f"`{stage.key}`, {stage.title}, {stage.boundaries}: {_in_words(turns[stage.key])}"
         for stage in (
             *(stages.TTFA, stages.PERCEIVED_TTFA),
@@ -195,20 +220,20 @@ def _notes(result: Result) -> list[str]:
             *(stages.FIRST_TURN_TOTAL, stages.GENERATION, stages.TURN_COMPLETION),
         )
     ]
-    notes += [f"A/V drift: {_drift(result)}", f"external figures: {_external(result)}"]
-    notes.append(f"VRAM: {_memory_basis(result)}")
+    lines += [f"A/V drift: {_drift(result)}", f"external figures: {_external(result)}"]
+    lines.append(f"VRAM: {_memory_basis(result)}")
     if not isinstance(result.clock_uncertainty_seconds, Missing):
         error = figure(result.clock_uncertainty_seconds * 1000.0)
-        notes.append(f"clocks: a client's marks are within ±{error} ms on the exporter's clock")
-    notes += [f"source {inline(name)}: {state}" for name, state in _unhealthy(result)]
+        lines.append(f"clocks: a client's marks are within ±{error} ms on the exporter's clock")
+    lines += [f"source {inline(name)}: {state}" for name, state in _unhealthy(result)]
     if cold := result.startups.get(Startup.COLD):
-        notes.append(f"cold measured turns, counted and not summarised with the others: {cold}")
-    notes += [inline(remark) for remark in result.remarks]
+        lines.append(f"cold measured turns, counted and not summarised with the others: {cold}")
+    lines += [inline(remark) for remark in result.remarks]
     if result.unphased:
-        notes.append(f"turns that were not the benchmark's, left out: {result.unphased}")
+        lines.append(f"turns that were not the benchmark's, left out: {result.unphased}")
     told = {"mode": facts.mode, "tester": facts.tester, "remarks": facts.notes}
-    notes += [f"{name}: {inline(v)}" for name, v in told.items() if not isinstance(v, Missing)]
-    return notes
+    lines += [f"{name}: {inline(v)}" for name, v in told.items() if not isinstance(v, Missing)]
+    return lines
 
 
 def _outcome(result: Result) -> str:
@@ -273,7 +298,7 @@ def _unhealthy(result: Result) -> Iterable[tuple[str, str]]:
 def _page_table(result: Result) -> list[str]:
     cells = row(result)
     n = result.turns[stages.TTFA.key].of
-    shown = (NOT_MEASURED if isinstance(cell, Missing) else inline(cell) for cell in cells.values())
+    shown = map(inline, cells_of(cells))
     lines = [
         f"Times and rates are medians over the completed measured turns ({n}).",
         "",
@@ -290,12 +315,85 @@ def _page_table(result: Result) -> list[str]:
     return lines
 
 
+def cells_of(cells: Mapping[Column, str | Missing]) -> list[str]:
+    """The texts of a row."""
+    return [NOT_MEASURED if isinstance(cell, Missing) else cell for cell in cells.values()]
+
+
 def _by_reason(missing: Mapping[str, str]) -> list[str]:
     """Bullets of what is missing for one reason each, in order of appearance."""
     groups: dict[str, list[str]] = {}
     for name, reason in missing.items():
         groups.setdefault(reason, []).append(name)
     return [f"- {', '.join(names)}: {inline(reason)}" for reason, names in groups.items()]
+
+
+# --- what stands beside --------------------------------------------------------------------
+
+REFERENCE_HEADINGS: Final = ("column", "published", "ours", "ours ÷ published")
+EXTERNAL_HEADINGS: Final = ("figure", "value")
+
+
+def _objectives(extras: Extras) -> list[str]:
+    if not extras.checks:
+        return []
+    rows = [[inline(one.claim), one.status, inline(one.evidence)] for one in extras.checks]
+    return ["## Objectives", "", *table(("objective", "verdict", "evidence"), rows), ""]
+
+
+def _references(extras: Extras) -> list[str]:
+    lines: list[str] = []
+    for one in extras.references:
+        lines += [
+            f"## Beside the published {inline(one.published.name)}",
+            "",
+            f"From “{one.published.section}” of {origin()}. {inline(one.published.words)}".rstrip(),
+            "",
+        ]
+        rows = reference_rows(one)
+        if rows:
+            lines += [*table(REFERENCE_HEADINGS, rows, frozenset(REFERENCE_HEADINGS[1:])), ""]
+        if one.mismatches:
+            lines += ["**The settings differ:**", ""]
+            lines += [*(f"- {inline(text)}" for text in one.mismatches), ""]
+    return lines
+
+
+def reference_rows(one: Beside) -> list[list[str]]:
+    """Column, their figure, ours, and the ratio."""
+    return [
+        [
+            column,
+            theirs,
+            NOT_MEASURED if isinstance(ours, Missing) else ours,
+            _NONE if isinstance(ours, Missing) or not float(theirs) else _ratio(ours, theirs),
+        ]
+        for column, theirs, ours in one.figures
+    ]
+
+
+def _ratio(ours: str, theirs: str) -> str:
+    return f"{float(ours) / float(theirs):.2f}"
+
+
+def _externals(extras: Extras) -> list[str]:
+    lines: list[str] = []
+    for one in extras.externals:
+        lines += [
+            f"## External: {one.tool}",
+            "",
+            "Measured by the backend's own tool, at its own boundary; in no figure above. "
+            f"Source: {inline(one.file)}, SHA-256 {one.sha256}.",
+            "",
+            *table(EXTERNAL_HEADINGS, external_rows(one), frozenset(EXTERNAL_HEADINGS[1:])),
+            "",
+        ]
+    return lines
+
+
+def external_rows(one: External) -> list[list[str]]:
+    """Name and figure, as the tool has them."""
+    return [[inline(name), exact(value)] for name, value in one.figures]
 
 
 # --- what was measured ---------------------------------------------------------------------
@@ -322,11 +420,11 @@ def _measured(result: Result) -> list[str]:
 def _stages(found: Mapping[str, StageResult]) -> list[str]:
     """A table of what was seen, and under it why the rest was not."""
     rows = [
-        _stage_row(one, one.statistics)
+        stage_row(one, one.statistics)
         for one in found.values()
         if isinstance(one.statistics, Statistics)
     ]
-    blocks = [table(_STAGE_HEADINGS, rows, _NUMBERS)] if rows else []
+    blocks = [table(STAGE_HEADINGS, rows, NUMBERS)] if rows else []
     gaps = [
         f"- `{key}`: missing in {one.of - one.statistics.n} of {one.of}: {inline(one.gap.reason)}"
         for key, one in found.items()
@@ -344,7 +442,8 @@ def _stages(found: Mapping[str, StageResult]) -> list[str]:
     return [line for block in blocks for line in (*block, "")][:-1]
 
 
-def _stage_row(one: StageResult, statistics: Statistics) -> list[str]:
+def stage_row(one: StageResult, statistics: Statistics) -> list[str]:
+    """The cells under `STAGE_HEADINGS`."""
     stage, n = one.stage, statistics.n
     source = ", ".join(one.sources) or "unknown"
     basis = f" ({', '.join(one.bases)})" if one.bases else ""
@@ -443,7 +542,7 @@ def _warmup(result: Result) -> list[str]:
             if stage.key in turn.values
         ]
         if rows:
-            lines += ["", *table(("stage", "value", "unit", "source"), rows, _NUMBERS)]
+            lines += ["", *table(("stage", "value", "unit", "source"), rows, NUMBERS)]
     return lines
 
 

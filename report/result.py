@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from report.bundle import Bundle
     from report.records import Run, SourceHealth, Target
+    from report.samples import Samples
 
 T = TypeVar("T")
 
@@ -425,19 +426,29 @@ def _timelines(bundle: Bundle) -> tuple[Timeline, ...]:
         )
         for title, of in TIMELINES
     ]
-    for title, unit, name, scale in (
-        ("Accelerator memory", "GiB", stages.VRAM_USED.name, 1.0 / GIB),
-        ("Queue depth", "items", stages.QUEUE_DEPTH.key, 1.0),
-    ):
-        lines = (
-            Line(
-                label_text(level.labels) or "all",
-                thinned((at, value * scale) for at, value in level.readings),
-            )
-            for level in samples.of(name)
-        )
-        plots.append(Timeline(title, unit, tuple(lines)))
+    plots += level_timelines(samples)
     return tuple(plots)
+
+
+def level_timelines(samples: Samples) -> list[Timeline]:
+    """Plots of the levels: accelerator memory and queues."""
+    return [
+        Timeline(
+            title,
+            unit,
+            tuple(
+                Line(
+                    label_text(level.labels) or "all",
+                    thinned((at, value * scale) for at, value in level.readings),
+                )
+                for level in samples.of(name)
+            ),
+        )
+        for title, unit, name, scale in (
+            ("Accelerator memory", "GiB", stages.VRAM_USED.name, 1.0 / GIB),
+            ("Queue depth", "items", stages.QUEUE_LEVEL.name, 1.0),
+        )
+    ]
 
 
 # --- facts ---------------------------------------------------------------------------------

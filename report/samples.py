@@ -41,7 +41,10 @@ class Samples:
 
     def line(self, line: bytes) -> None:
         """See `report.lines.Accumulator`."""
-        sample = decode(Sample, parse(line))
+        self.add(decode(Sample, parse(line)))
+
+    def add(self, sample: Sample) -> None:
+        """Take one reading."""
         level = self._level(sample.name, sample.labels)
         level.times.append(sample.unix)
         level.values.append(sample.value)

@@ -33,6 +33,10 @@ class Timeline:
     unit: str
     series: tuple[Series, ...]
 
+    def without_empty(self) -> Timeline:
+        """The same without lines that have no point."""
+        return Timeline(self.title, self.unit, tuple(one for one in self.series if one.points))
+
 
 def thinned(readings: Iterable[tuple[float, float]]) -> tuple[tuple[float, float], ...]:
     """The readings, or with more than `POINTS` the median of each of as many equal spans of

@@ -41,6 +41,9 @@ _SOURCES_AT: Final = ', "mark_sources": '
 _VALUES_AT: Final = ', "values": '
 _REST_AT: Final = ', "value_sources": '
 _TAIL_AT: Final = ', "drift": '
+_CHUNKS_AT: Final = ', "chunks": '
+_TIMING_AT: Final = ', "timing": '
+_CLOCK_AT: Final = ', "clock": '
 
 
 class _UnusualError(Exception):
@@ -80,7 +83,17 @@ class TurnReader:
         if "\\" in text:
             raise _UnusualError
         head = _decoder.decode(text[:marks_at] + "}")
-        tail = _decoder.decode("{" + text[tail_at + 2 :])
+        # Chunks and RTP timestamps, which a report has no use for, are not decoded.
+        drift, chunks_at = _decoder.raw_decode(text, tail_at + len(_TAIL_AT))
+        timing_at = text.index(_TIMING_AT, chunks_at)
+        timing, clock_at = _decoder.raw_decode(text, timing_at + len(_TIMING_AT))
+        skipped = text[chunks_at:timing_at]
+        # A NaN or an Infinity refuses the line, wherever it stands.
+        if not text.startswith(_CLOCK_AT, clock_at) or "N" in skipped or "I" in skipped:
+            raise _UnusualError
+        clock, end = _decoder.raw_decode(text, clock_at + len(_CLOCK_AT))
+        if not skipped.startswith(_CHUNKS_AT) or text[end:] != "}":
+            raise _UnusualError
         marks = _numbers(text, marks_at + len(_MARKS_AT), sources_at)
         values = _numbers(text, values_at + len(_VALUES_AT), rest_at)
         sources = self._part(text[sources_at:values_at])
@@ -105,9 +118,9 @@ class TurnReader:
             avatar=names[2],
             trace_id=names[3],
             error=None,
-            drift=_drift(tail["drift"]),
-            timing=_timing(tail["timing"]),
-            clock=_clock(tail["clock"]),
+            drift=_drift(drift),
+            timing=_timing(timing),
+            clock=_clock(clock),
             **{name: choices[head[name]] for name, choices in _CHOICES.items()},
             mark_sources=sources["mark_sources"],
             value_sources=rest["value_sources"],

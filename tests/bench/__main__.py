@@ -5,7 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 
-from tests.bench import bench_agent, bench_cost, compare_verdicts, exporter_events, exporter_load
+from tests.bench import (
+    bench_agent,
+    bench_cost,
+    compare_verdicts,
+    exporter_events,
+    exporter_load,
+    report_million,
+)
 from tests.bench.measurement import Measurement
 from tests.processes import ROOT
 
@@ -16,6 +23,8 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     exporter_events.NAME: exporter_events.run,
     exporter_load.SCRAPE: exporter_load.scrape,
     exporter_load.RSS: exporter_load.rss,
+    report_million.BUNDLE: report_million.bundle,
+    report_million.WINDOW: report_million.window,
 }
 
 

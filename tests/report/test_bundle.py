@@ -17,13 +17,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter import stages
-from report import BundleError, archive
+from report import BundleError, archive, lines, turn_lines
 from report.archive import LIMIT_BYTES, Region, pack
 from report.bundle import Bundle, read
+from report.decode import DecodeError, decode, parse
 from report.files import csv_text, json_text
 from report.markdown import render
+from report.records import Turn
 from report.result import summarise_bundle
-from tests.report.recording import Recording, full, run, seal, session, target, turn
+from report.turn_lines import TurnReader
+from tests.exporter import example
+from tests.report.example import good_run
+from tests.report.recording import Recording, full, run, seal, session, target, timing, turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -462,3 +467,61 @@ def test_no_damage_to_a_tar_breaks_the_reader(
     raw[where : where + len(garbage)] = garbage
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(bytes(raw), 1))
     survives(tmp_path / "a.tar.gz")
+
+
+# --- the short way of reading a turn -------------------------------------------------------
+
+
+@FUZZ
+@given(data=st.data())
+def test_a_turn_in_the_exporters_layout_reads_as_by_the_schema(data: st.DataObject) -> None:
+    record = example.turn(trace_id="ab" * 16, client_turn="1").to_json()
+    field = data.draw(st.sampled_from(sorted(record)))
+    value = data.draw(EXTREMES | JSON)
+    inner = record[field]
+    if isinstance(inner, dict) and inner and data.draw(st.booleans()):
+        inner[data.draw(st.sampled_from(sorted(inner)))] = value
+    elif data.draw(st.booleans()):
+        record[field] = value
+    line = json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+    def outcome(read_line: Callable[[bytes], Turn]) -> object:
+        try:
+            return read_line(line)
+        except DecodeError as error:
+            return str(error)
+
+    assert outcome(TurnReader().read) == outcome(lambda raw: decode(Turn, parse(raw)))
+
+
+def test_the_exporters_layout_is_read_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Else a million turns would take minutes, and nothing else would tell.
+    def whole(*_: object) -> None:
+        pytest.fail("the line was decoded whole")
+
+    record = example.turn(trace_id="ab" * 16, client_turn="1", chunks=[(1.0, 2.0)])
+    record.timing = timing()
+    line = json.dumps(record.to_json(), ensure_ascii=False).encode()
+    expected = decode(Turn, parse(line))
+    monkeypatch.setattr(turn_lines, "decode", whole)
+    assert TurnReader().read(line) == expected
+
+
+def test_a_large_file_is_read_the_same_by_several_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = good_run().write(tmp_path / "b")
+    alone = json_text(summarise_bundle(read(folder)))
+    monkeypatch.setattr(lines, "PARALLEL_FROM", 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert json_text(summarise_bundle(read(folder))) == alone
+
+
+def test_a_broken_line_of_a_large_file_has_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = good_run()
+    recording.turns[60]["outcome"] = "fine"
+    monkeypatch.setattr(lines, "PARALLEL_FROM", 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert refusal(recording.write(tmp_path / "b")).startswith('/turns.jsonl:61: outcome is "fine"')
