@@ -422,7 +422,7 @@ def mismatches(before: Result, after: Result) -> tuple[str, ...]:
         "mode": (one.mode, other.mode),
         "avatar": (one.avatar, other.avatar),
         "weights": (one.weights, other.weights),
-        "input": (one.input, other.input),
+        "kind of input": (one.input, other.input),
         "prompt": (one.prompt, other.prompt),
         "audio": (one.audio, other.audio),
         "resolution": (before.video.resolution, after.video.resolution),

@@ -6,6 +6,7 @@ not compute anything about the run: what is not in the `Result` is not on the pa
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from exporter import stages
@@ -46,7 +47,8 @@ _TILES: Final = (
     *(stages.FIRST_TURN_TOTAL, stages.RENDER_FPS, stages.PLAYBACK_FPS, stages.AV_DRIFT),
 )
 _DISTRIBUTIONS: Final = (*(stages.PERCEIVED_TTFA, stages.PERCEIVED_TTFV, stages.TTFA, stages.TTFV),)
-_DASH: Final = "–"
+_CODE: Final = re.compile(r"(?<!\\)`([^`]*)(?<!\\)`")
+_ESCAPED: Final = re.compile(r"\\([|<`])")
 
 
 def render(result: Result, extras: Extras = NOTHING) -> str:
@@ -68,8 +70,8 @@ def render(result: Result, extras: Extras = NOTHING) -> str:
         *_section("External figures of the backend", _externals(extras)),
         *_section("Stages", [_stages((*result.turns.values(), *result.sessions.values()))]),
         *_section("Test results", [_page_row(result)]),
-        *_section("What was measured", [web.facts(fact_lines(result))]),
-        *_section("Notes", [_list(notes(result))]),
+        *_section("What was measured", [web.facts(_plain(fact_lines(result)))]),
+        *_section("Notes", [_list(text for _, text in _plain(("", n) for n in notes(result)))]),
     ]
     return web.page(f"Talkscope: {name}", body)
 
@@ -78,6 +80,11 @@ def _section(name: str, parts: Iterable[str]) -> list[str]:
     """A section, or nothing when it would be empty."""
     found = [part for part in parts if part]
     return [f"<section><h2>{web.text(name)}</h2>", *found, "</section>"] if found else []
+
+
+def _plain(pairs: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """Texts of the Markdown report without its marks."""
+    return [(name, _ESCAPED.sub(r"\1", _CODE.sub(r"\1", text))) for name, text in pairs]
 
 
 def _grid(cards: Iterable[str]) -> list[str]:

@@ -261,9 +261,9 @@ def _external(result: Result) -> str:
         if isinstance(found.statistics, Statistics) and "OpenTalking" not in found.stage.owner
     ]
     if not ours:
-        return "none in this report"
+        return "none among these"
     return (
-        f"none in this report; {', '.join(ours)} belong to the synthesis backend and were "
+        f"none among these; {', '.join(ours)} belong to the synthesis backend and were "
         "measured here from OpenTalking's side, not by the backend's own benchmark"
     )
 

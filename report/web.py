@@ -30,8 +30,9 @@ h2{font-size:1.1rem;margin:2rem 0 .6rem}h3{font-size:.95rem;margin:0 0 .4rem}p{m
 .tiles{grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.6rem}
 .card,.tile,details{background:var(--card);border:1px solid var(--line);border-radius:6px;
 padding:.7rem}.tile b{display:block;font-size:1.25rem}.tile span{color:var(--soft);font-size:.85rem}
-svg{width:100%;height:auto;display:block}svg text{fill:var(--soft);font:10px system-ui,sans-serif}
-.bar{fill:var(--bar)}.grid-line,svg .grid{stroke:var(--line);stroke-width:.6}
+svg{width:100%;max-width:44rem;height:auto;display:block}
+svg text{fill:var(--soft);font:10px system-ui,sans-serif}
+.bar{fill:var(--bar)}.tick{stroke:var(--line);stroke-width:.6}
 .rule{stroke:var(--rule);stroke-dasharray:3 2}.line{fill:none;stroke-width:1.5}
 .c0{stroke:var(--c0);--c:var(--c0)}.c1{stroke:var(--c1);--c:var(--c1)}
 .c2{stroke:var(--c2);--c:var(--c2)}.c3{stroke:var(--c3);--c:var(--c3)}

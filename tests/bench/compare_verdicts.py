@@ -14,7 +14,7 @@ from exporter import stages
 from report.absence import Missing
 from report.compare import Conclusion, compare
 from tests.bench.measurement import Measurement
-from tests.report.samples import MEDIANS_MS, TOTAL_MS, Result, staged
+from tests.report.samples import MEDIANS_MS, TOTAL_MS, Result, plain, staged
 
 NAME = "compare-verdicts"
 TURNS = 100
@@ -23,21 +23,24 @@ _KEY = stages.PERCEIVED_TTFV.key
 
 
 def run() -> Measurement:
-    """1,000 comparisons of equals and 1,000 with one stage slower by 15 % of the TTFV."""
+    """1,000 comparisons of equals, 1,000 with a TTFV that is 15 % higher, and 1,000 with one stage
+    slower by 15 % of the TTFV."""
     generator = random.Random(20260520)
-    false, false_welch = 0, 0
-    for _ in range(COMPARISONS):
-        before, after = staged(TURNS, generator), staged(TURNS, generator)
-        false += compare(before, after).conclusion is Conclusion.REGRESSION
-        false_welch += _welch(before, after)
-    detected, detected_welch, named = 0, 0, 0
+    counts = []
+    for factor in (1.0, 1.15):
+        ours, welch = 0, 0
+        for _ in range(COMPARISONS):
+            before, after = plain(TURNS, generator), plain(TURNS, generator, factor)
+            ours += compare(before, after).conclusion is Conclusion.REGRESSION
+            welch += _welch(before, after)
+        counts.append((ours, welch))
+    (false, false_welch), (detected, detected_welch) = counts
+    named = 0
     for number in range(COMPARISONS):
         slower = list(MEDIANS_MS)[number % len(MEDIANS_MS)]
         before = staged(TURNS, generator)
         after = staged(TURNS, generator, slower=slower, by_ms=0.15 * TOTAL_MS)
         found = compare(before, after)
-        detected += found.conclusion is Conclusion.REGRESSION
-        detected_welch += _welch(before, after)
         main = None if isinstance(found.attribution, Missing) else found.attribution.main
         named += main is not None and main.stage is slower
     percent = 100.0 / COMPARISONS
@@ -49,9 +52,9 @@ def run() -> Measurement:
         peer="Welch's t-test of the TTFV at 5 % two-sided, taken as the verdict",
         peer_value=detected_welch * percent,
         conditions={
-            "comparisons": f"{COMPARISONS} of equals, {COMPARISONS} with one stage slower",
-            "turns a side": TURNS,
-            "stages": f"{len(MEDIANS_MS)}, log-normal, σ = 0.2, seeded",
+            "comparisons": f"{COMPARISONS} of equals, {COMPARISONS} with a TTFV 15 % higher, "
+            f"{COMPARISONS} with one of {len(MEDIANS_MS)} stages slower by as much",
+            "turns a side": f"{TURNS}, TTFV or stages log-normal, σ = 0.2, seeded",
         },
         figures={
             "false alarms": (false * percent, false_welch * percent, "% of equals"),
