@@ -37,6 +37,7 @@ KEPT: Final = 1000
 _MARKS: Final = "marks"
 """The source of a value that the exporter computed from two marks."""
 
+_STEPPED: Final = "it ends before it begins, as after a step of a clock"
 _BLOCK: Final = 8192
 _NAN: Final = math.nan
 
@@ -198,12 +199,23 @@ class TurnTable:
         for keys, rows in self._rows.items():
             begins, *columns = zip(*rows, strict=True)
             self._begins.extend(begins)
-            found = dict(zip(keys, columns, strict=True))
+            found = {
+                key: self._possible(key, column)
+                for key, column in zip(keys, columns, strict=True)
+                if key in self._columns
+            }
             nothing = array("d", [_NAN]) * len(rows)
             for key, column in self._columns.items():
                 column.extend(found.get(key, nothing))
         self._rows.clear()
         self._waiting = 0
+
+    def _possible(self, key: str, column: tuple[float, ...]) -> Iterable[float]:
+        """The column, NaN where an interval is negative: nothing ends before it begins."""
+        if not stages.STAGES[key].is_interval or min(column) >= 0.0:
+            return column
+        self.reasons[key][_STEPPED] += sum(value < 0.0 for value in column)
+        return [value if value >= 0.0 else _NAN for value in column]
 
     # --- the whole -------------------------------------------------------------------------
 

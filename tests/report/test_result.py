@@ -182,6 +182,21 @@ def test_a_value_seen_in_some_turns_says_why_not_in_the_rest(result_of: Any) -> 
     assert (statistics(found).n, found.of, found.gap) == (1, 2, Missing("TTS was down"))
 
 
+def test_an_interval_that_ends_before_it_begins_is_no_value(result_of: Any) -> None:
+    turns = [turn(1, values={KEY: 5.0}), turn(2, values={KEY: -40_000.0})]
+    found = result_of(Recording(turns=turns)).turns[KEY]
+    assert (statistics(found).n, statistics(found).minimum) == (1, 5.0)
+    assert found.gap == Missing("it ends before it begins, as after a step of a clock")
+
+
+def test_a_cold_measured_turn_is_counted_and_not_mixed_with_the_rest(result_of: Any) -> None:
+    turns = [turn(1, startup="cold", values={KEY: 9000.0}), turn(2, values={KEY: 5.0})]
+    result = result_of(Recording(turns=turns))
+    assert (statistics(result.turns[KEY]).n, result.turns[KEY].of) == (1, 1)
+    assert result.startups == {"cold": 1, "steady": 1}
+    assert result.outcomes == {Outcome.COMPLETED: 2}
+
+
 def test_every_stage_of_the_catalogue_has_a_value_or_a_reason(result_of: Any) -> None:
     result = result_of(Recording(turns=[turn(1)]))
     seen = {*result.turns, *result.sessions}

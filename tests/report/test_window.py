@@ -13,22 +13,27 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import httpx
+import jsonschema
 import pytest
 
 from exporter import stages, upstream
 from report import build
 from report.absence import Missing
+from report.compare import Conclusion, compare
 from report.errors import PrometheusError
 from report.prometheus import Prometheus
 from report.result import Result, Status
 from report.summary import Quantile, Statistics
 from report.window import Selection, read
+from talkscope.cli import main
 from tests.processes import exporter, free_port, wait_until
 from tests.prometheus import MISSING, Life, is_installed, openmetrics, prometheus
 from tests.report.recording import run
+from tests.report.test_published import SCHEMA
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 TTFV = stages.TTFV.key
 TURNS = 120
@@ -226,8 +231,27 @@ def history() -> str:
             every(DAY + 16 * HOUR, DAY + 17 * HOUR),
             turns=[(DAY + 16 * HOUR + 100 + i, ONE, {TTFV: 90_000.0}) for i in range(5)],
         ),
+        # 20 h and 22 h: a turn a minute, and the same with an avatar that takes 300 ms longer.
+        staged(DAY + 20 * HOUR, 0.0),
+        staged(DAY + 22 * HOUR, 300.0),
     ]  # fmt: skip
     return openmetrics(lives)
+
+
+def staged(begin: float, slower_ms: float) -> Life:
+    generator = random.Random(begin)
+    turns = []
+    for number in range(100):
+        values = {
+            stage.key: median * math.exp(generator.gauss(0.0, 0.2))
+            for stage, median in (
+                (stages.AUDIO_CHUNK_FILL, 400.0),
+                (stages.AVATAR_FIRST_FRAME_LATENCY, 1000.0 + slower_ms),
+                (stages.MEDIA_QUEUE, 100.0),
+            )
+        }
+        turns.append((begin + 30.0 * number + 45.0, ONE, {**values, TTFV: sum(values.values())}))
+    return Life(every(begin, begin + HOUR), turns=turns)
 
 
 @pytest.fixture(scope="module")
@@ -318,6 +342,39 @@ def test_a_window_takes_one_query_a_panel(server: str) -> None:
     client = Prometheus(server)
     read(client, DAY, DAY + 24 * HOUR, Selection(model="wav2lip"))
     assert client.queries == 8
+
+
+def test_two_windows_are_compared_like_two_bundles(server: str) -> None:
+    before, after = window(server, 20 - 0.1, 21), window(server, 22 - 0.1, 23)
+    found = compare(before, after)
+    assert found.metric is stages.TTFV
+    assert found.conclusion is Conclusion.REGRESSION
+    assert found.primary is not None
+    assert found.primary.n == (100, 100)
+    assert found.primary.found.estimate == pytest.approx(300.0, abs=120.0)
+    assert not isinstance(found.attribution, Missing)
+    main = found.attribution.main
+    assert main is not None
+    assert main.stage is stages.AVATAR_FIRST_FRAME_LATENCY
+    same = compare(before, before)
+    assert same.conclusion is Conclusion.SAME
+
+
+def test_the_command_reports_and_compares_windows(server: str, tmp_path: Path, capsys: Any) -> None:
+    day = "2026-05-20T"
+    windows = [f"{day}19:54Z/{day}21:00Z", f"{day}21:54Z/{day}23:00Z"]
+    assert main(["compare", "--prometheus", server, *windows]) == 1
+    assert capsys.readouterr().out.startswith(f"Verdict: regression ({TTFV})")
+    times = ["--from", f"{day}19:54Z", "--to", f"{day}21:00Z"]
+    assert main(["report", "--prometheus", server, *times, "--out", str(tmp_path)]) == 0
+    assert "### wav2lip / omnirt / no accelerator seen / 2026/5/20" in capsys.readouterr().out
+    names = ["report.html", "report.md", "result.csv", "result.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    document = json.loads((tmp_path / "result.json").read_text(encoding="utf-8"))
+    jsonschema.Draft202012Validator(SCHEMA).validate(document)
+    found = document["turns"][TTFV]
+    low, high = found["within"]["median"]
+    assert low < found["median"] < high
 
 
 # --- a Prometheus that does not answer -----------------------------------------------------
