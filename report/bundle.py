@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Hashable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, Generic, TypeVar
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING, Final, Generic, TypeVar
 from report.archive import LIMIT_BYTES, MANIFEST, Region, Store, open_store, unreadable
 from report.decode import DecodeError, decode, parse
 from report.errors import BundleError
-from report.lines import PARALLEL_FROM, Accumulator, LineError, fold
+from report.lines import PARALLEL_FROM, Accumulator, LineError, beside, fold
 from report.records import SCHEMA, Header, Manifest, Run, Session, Target, Turn
 from report.samples import Samples
 from report.turn_table import TurnTable
@@ -85,7 +84,7 @@ def verified_files(path: Path) -> tuple[Store, str, dict[str, Region]]:
     try:
         raw_manifest = _read_manifest(store)
         files = _present(store, _document(store, MANIFEST, raw_manifest, Manifest))
-        _check_hashes(store, files)
+        _refuse(store, _first_changed(files))
         manifest = store.find(MANIFEST)
         assert manifest is not None
         regions = {name: region for name, (region, _) in files.items()}
@@ -98,15 +97,18 @@ def _read(store: Store) -> Bundle:
     raw_manifest = _read_manifest(store)
     manifest = _document(store, MANIFEST, raw_manifest, Manifest)
     files = _present(store, manifest)
-    # Hashing runs beside reading; what is wrong with the bytes is told before what they say.
-    with ThreadPoolExecutor(1) as pool:
-        hashes = pool.submit(_check_hashes, store, files)
-        if sum(region.size for region, _ in files.values()) < PARALLEL_FROM:
-            hashes.result()
+    regions = {name: region for name, (region, _) in files.items()}
+    if sum(region.size for region in regions.values()) < PARALLEL_FROM:
+        _refuse(store, _first_changed(files))
+        contents = _contents(store, regions)
+    else:
+        # Hashing a large bundle takes seconds, so it runs beside the reading. What is wrong with
+        # the bytes is told before what they say.
+        changed = beside(_first_changed, files)
         try:
-            contents = _contents(store, {name: region for name, (region, _) in files.items()})
+            contents = _contents(store, regions)
         finally:
-            hashes.result()
+            _refuse(store, changed())
     run, target, turns, sessions, samples = contents
     return Bundle(
         manifest=manifest,
@@ -229,10 +231,14 @@ def _last_line(region: Region) -> tuple[int, bool]:
     return ends + 1, last == b"\n"
 
 
-def _check_hashes(store: Store, files: Mapping[str, tuple[Region, str]]) -> None:
-    for name, (region, expected) in files.items():
-        if region.sha256() != expected:
-            raise _changed(store, name)
+def _first_changed(files: Mapping[str, tuple[Region, str]]) -> str | None:
+    """The first file whose hash is not the one expected."""
+    return next((name for name, (region, hash_) in files.items() if region.sha256() != hash_), None)
+
+
+def _refuse(store: Store, changed: str | None) -> None:
+    if changed is not None:
+        raise _changed(store, changed)
 
 
 def _changed(store: Store, name: str) -> BundleError:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from report import page
 from report.absence import Missing
-from report.compare import SIDE, Conclusion
+from report.compare import METRIC_SIDE, SIDE, Conclusion
 from report.figures import figure
 from report.result import MOCK_MODEL, key_unit
 from report.tables import inline, table
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 METHOD: Final = (
     "Shift: Hodges-Lehmann estimate with its 95 % confidence interval from Mann-Whitney's U "
-    f"(of more than {SIDE} values a side, {SIDE} spread evenly). The verdict rests on the "
-    "declared metric and on the rate of failed turns, each at 2.5 %; p of the stages is corrected "
+    f"(of more than {METRIC_SIDE} values a side, {METRIC_SIDE} spread evenly; {SIDE} where no "
+    "verdict rests on them). The verdict rests on the declared metric and on the rate of failed turns, each at 2.5 %; p of the stages is corrected "
     "for their number by Holm. Parts are differences of means, intervals corrected by Bonferroni."
 )
 

@@ -20,6 +20,7 @@ from report.decode import DecodeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from multiprocessing.connection import Connection
 
     from report.archive import Region
 
@@ -79,6 +80,40 @@ def mapped(function: Callable[[T], R], items: list[T]) -> Iterable[R]:
     context = multiprocessing.get_context("fork")
     with ProcessPoolExecutor(min(len(items), os.cpu_count() or 1), context) as pool:
         return list(pool.map(function, items))
+
+
+def beside(function: Callable[[T], R], item: T) -> Callable[[], R]:
+    """Start a function in a process of its own; calling what is returned waits for its result.
+
+    A process and not a thread: forking beside running threads is unsafe. An OSError of the function
+    is raised there.
+    """
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_tell, args=(sender, function, item))
+    process.start()
+    sender.close()
+
+    def result() -> R:
+        try:
+            told = receiver.recv()
+        except EOFError as error:
+            raise OSError("the process that checks its files was ended") from error
+        finally:
+            process.join()
+        if isinstance(told, OSError):
+            raise told
+        found: R = told
+        return found
+
+    return result
+
+
+def _tell(sender: Connection, function: Callable[[T], R], item: T) -> None:
+    try:
+        sender.send(function(item))
+    except OSError as error:
+        sender.send(error)
 
 
 @dataclass(frozen=True, slots=True)

@@ -513,8 +513,19 @@ def test_a_large_file_is_read_the_same_by_several_processes(
     folder = good_run().write(tmp_path / "b")
     alone = json_text(summarise_bundle(read(folder)))
     monkeypatch.setattr(lines, "PARALLEL_FROM", 1)
+    monkeypatch.setattr("report.bundle.PARALLEL_FROM", 1)
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     assert json_text(summarise_bundle(read(folder))) == alone
+
+
+def test_a_changed_large_file_is_told_before_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = good_run().write(tmp_path / "b")
+    monkeypatch.setattr(lines, "PARALLEL_FROM", 1)
+    monkeypatch.setattr("report.bundle.PARALLEL_FROM", 1)
+    (folder / "turns.jsonl").write_bytes((folder / "turns.jsonl").read_bytes().replace(b"{", b"["))
+    assert refusal(folder).startswith("/turns.jsonl: was changed after the run")
 
 
 def test_a_broken_line_of_a_large_file_has_its_number(
