@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 METHOD: Final = (
     "Shift: Hodges-Lehmann estimate with its 95 % confidence interval from Mann-Whitney's U "
     f"(of more than {METRIC_SIDE} values a side, {METRIC_SIDE} spread evenly; {SIDE} where no "
-    "verdict rests on them). The verdict rests on the declared metric and on the rate of failed turns, each at 2.5 %; p of the stages is corrected "
-    "for their number by Holm. Parts are differences of means, intervals corrected by Bonferroni."
+    "verdict rests on them). The verdict rests on the declared metric and on the rate of failed "
+    "turns, each at 2.5 %; p of the stages is corrected for their number by Holm. Parts are "
+    "differences of means, intervals corrected by Bonferroni."
 )
 
 _BETWEEN: Final = "between the stages"
