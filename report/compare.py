@@ -180,7 +180,12 @@ def compare(
     failures = _failures(before, after)
     threshold = least.of(primary.median[0]) if primary else None
     needed = (
-        side_for_change(primary.found, *(min(n, METRIC_SIDE) for n in primary.n), threshold)
+        side_for_change(
+            primary.found,
+            min(primary.n[0], METRIC_SIDE),
+            min(primary.n[1], METRIC_SIDE),
+            threshold,
+        )
         if primary and threshold
         else None
     )

@@ -104,7 +104,9 @@ def _tiles(result: Result) -> Iterable[str]:
         found = result.turns[stage.key].statistics
         if isinstance(found, Statistics):
             unit = key_unit(stage)
-            p95 = f"p95 {figure(found.p95.value)}, " if isinstance(found.p95, Quantile) else ""
+            # Of a rate the 95th percentile is the good end, of drift neither.
+            slow = found.p95 if stage.better == "lower" else None
+            p95 = f"p95 {figure(slow.value)}, " if isinstance(slow, Quantile) else ""
             yield web.tile(stage.title, f"{figure(found.median)} {unit}", f"{p95}n = {found.n}")
     peak = result.memory.peak
     if not isinstance(peak, Missing):

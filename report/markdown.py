@@ -12,7 +12,7 @@ import textwrap
 from typing import TYPE_CHECKING, Final
 
 from exporter import stages
-from exporter.stages import InputKind, Kind, Stage, Startup
+from exporter.stages import InputKind, Kind, Outcome, Phase, Stage, Startup
 from report import page
 from report.absence import Missing
 from report.extras import NOTHING, Extras
@@ -94,7 +94,7 @@ def render(result: Result, extras: Extras = NOTHING) -> str:
         "",
         "## Turns that were not completed",
         "",
-        *([_failure(turn) for turn in result.unfinished] or ["None."]),
+        *(_failures(result) or ["None."]),
     ]
     return "\n".join(lines) + "\n"
 
@@ -544,6 +544,14 @@ def _warmup(result: Result) -> list[str]:
         if rows:
             lines += ["", *table(("stage", "value", "unit", "source"), rows, NUMBERS)]
     return lines
+
+
+def _failures(result: Result) -> list[str]:
+    lines = [_failure(turn) for turn in result.unfinished]
+    measured = sum(turn.phase is Phase.MEASURED for turn in result.unfinished)
+    lost = sum(result.outcomes.values()) - result.outcomes.get(Outcome.COMPLETED, 0)
+    # A window of Prometheus knows how many there were, and none of them.
+    return lines + ([f"- and {lost - measured} more, not listed"] if lost > measured else [])
 
 
 def _failure(turn: Turn) -> str:

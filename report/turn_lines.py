@@ -3,7 +3,7 @@
 What comes in: the bytes of a line. What goes out: the turn, or a `DecodeError` that names the
 field. It must not know other turns.
 
-`report.decode` takes four times as long as the parser. So a line whose fields all have their
+`report.decode` takes several times as long as the parser. So a line whose fields all have their
 types, which is every line that the exporter writes, is checked here in a few steps; any other is
 left to the schema, which accepts it or names what is wrong. Both accept and refuse the same.
 """

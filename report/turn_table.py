@@ -15,6 +15,7 @@ import heapq
 import math
 from array import array
 from collections import Counter
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from exporter import stages
@@ -43,6 +44,15 @@ _NAN: Final = math.nan
 
 _SLOW_BY: Final = (stages.PERCEIVED_TTFV, stages.FIRST_TURN_TOTAL, stages.TTFV)
 """How slow a turn was: by the first of these that it has."""
+
+
+@dataclass(slots=True)
+class _Shape:
+    """Turns that have the same stages, from the same sources, and lack the rest alike."""
+
+    first: Turn
+    """Held because shapes are told apart by the ids of its parts, unique while they live."""
+    turns: int = 1
 
 
 class TurnTable:
@@ -89,8 +99,7 @@ class TurnTable:
         self._reader = TurnReader()
         self._rows: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
         self._waiting = 0
-        self._shapes: dict[tuple[object, ...], list[int]] = {}
-        self._shape_of: dict[int, tuple[tuple[str, ...], Turn]] = {}
+        self._shapes: dict[tuple[object, ...], _Shape] = {}
 
     # --- lines -----------------------------------------------------------------------------
 
@@ -172,12 +181,10 @@ class TurnTable:
         )
         known = self._shapes.get(shape)
         if known is not None:
-            known[0] += 1
+            known.turns += 1
             return
-        # The turn is kept with its shape: an id is only unique while its object lives.
         if len(self._shapes) < KEPT:
-            count = self._shapes[shape] = [1]
-            self._shape_of[id(count)] = (tuple(turn.values), turn)
+            self._shapes[shape] = _Shape(turn)
         else:
             self._count_reasons(turn, 1)
         for stage in TURN_STAGES:
@@ -255,10 +262,9 @@ class TurnTable:
     def finish(self) -> None:
         """Write down what waits; afterwards nothing is added. Also before it is sent away."""
         self._flush()
-        for count in self._shapes.values():
-            self._count_reasons(self._shape_of[id(count)][1], count[0])
+        for shape in self._shapes.values():
+            self._count_reasons(shape.first, shape.turns)
         self._shapes.clear()
-        self._shape_of.clear()
 
     def __getstate__(self) -> dict[str, object]:
         self.finish()

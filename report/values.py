@@ -88,11 +88,6 @@ class Exact:
             return list(self._values)
         return [self._values[i * n // most] for i in range(most)]
 
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Exact) and self._values == other._values
-
-    __hash__ = None  # type: ignore[assignment]
-
 
 @dataclass(frozen=True)
 class Histogram:

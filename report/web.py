@@ -29,7 +29,7 @@ h2{font-size:1.1rem;margin:2rem 0 .6rem}h3{font-size:.95rem;margin:0 0 .4rem}p{m
 .grid,.tiles{display:grid;gap:1rem;grid-template-columns:repeat(auto-fit,minmax(min(100%,21rem),1fr))}
 .tiles{grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.6rem}
 .card,.tile,details{background:var(--card);border:1px solid var(--line);border-radius:6px;
-padding:.7rem}.tile b{display:block;font-size:1.25rem}.tile span{color:var(--soft);font-size:.85rem}
+padding:.7rem}.tile b{display:block;font-size:1.1rem}.tile span{color:var(--soft);font-size:.85rem}
 svg{width:100%;max-width:44rem;height:auto;display:block}
 svg text{fill:var(--soft);font:10px system-ui,sans-serif}
 .bar{fill:var(--bar)}.tick{stroke:var(--line);stroke-width:.6}

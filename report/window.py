@@ -221,9 +221,9 @@ def _gaps(scrapes: Sequence[Found], when: Range) -> list[str]:
             continue
         distances = [b - a for a, b in pairwise([*seen, len(counts)])]
         longest = 3.0 * max(statistics.median(distances), 1.0)
-        for at, distance in zip(seen, distances, strict=True):
+        for last, distance in zip(seen, distances, strict=True):
             if distance > longest:
-                thin |= set(range(at + 1, at + distance))
+                thin |= set(range(last + 1, last + distance))
     if not thin:
         return []
     at = _text(when.start + min(thin) * when.step)

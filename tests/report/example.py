@@ -1,4 +1,4 @@
-"""A run that looks like a real one: 80 turns with every stage, for pages and screenshots."""
+"""A run that looks like a real one: 120 turns with every stage, for pages and screenshots."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from exporter import stages
 from tests.report.recording import START, Recording, queue, turn, vram, warmup
 from tests.report.samples import MEDIANS_MS, UNCOVERED_MS, draw
 
-TURNS = 80
+TURNS = 120
 
 
 def good_run(*, seed: int = 1, slower_ms: float = 0.0) -> Recording:

@@ -113,7 +113,7 @@ def test_objectives_decide_the_status(runs: Path, tmp_path: Path, capsys: Any) -
     assert "| pass " in capsys.readouterr().out
     assert judged(1000) == 1
     assert "| fail " in capsys.readouterr().out
-    assert judged(2900) == 2
+    assert judged(2750) == 2
 
 
 @pytest.mark.parametrize(
