@@ -418,16 +418,22 @@ def label_text(labels: Mapping[str, str]) -> str:
 
 def _timelines(bundle: Bundle) -> tuple[Timeline, ...]:
     table, samples = bundle.turns, bundle.samples
+    shown = [stage for _, of in TIMELINES for stage in of]
+    columns = [table.over_time(stage.key) for stage in shown]
+    lines = mapped(_line, columns) if table.completed >= _MANY else map(_line, columns)
+    points = {stage.key: line for stage, line in zip(shown, lines, strict=True)}
     plots = [
         Timeline(
-            title,
-            key_unit(of[0]),
-            tuple(Line(stage.title, thinned(table.over_time(stage.key))) for stage in of),
+            title, key_unit(of[0]), tuple(Line(stage.title, points[stage.key]) for stage in of)
         )
         for title, of in TIMELINES
     ]
     plots += level_timelines(samples)
     return tuple(plots)
+
+
+def _line(column: tuple[array[float], array[float]]) -> tuple[tuple[float, float], ...]:
+    return thinned(*column)
 
 
 def level_timelines(samples: Samples) -> list[Timeline]:
@@ -439,7 +445,7 @@ def level_timelines(samples: Samples) -> list[Timeline]:
             tuple(
                 Line(
                     label_text(level.labels) or "all",
-                    thinned((at, value * scale) for at, value in level.readings),
+                    tuple((at, value * scale) for at, value in thinned(level.times, level.values)),
                 )
                 for level in samples.of(name)
             ),

@@ -290,13 +290,10 @@ class TurnTable:
         columns = [self._columns[key] for key in (total, *keys)]
         return (row for row in zip(*columns, strict=True) if all(v == v for v in row))
 
-    def over_time(self, key: str) -> Iterable[tuple[float, float]]:
-        """(seconds since the epoch, value) of each turn that has the stage and a beginning."""
-        return (
-            (at, value)
-            for at, value in zip(self._begins, self._columns[key], strict=True)
-            if value == value and at == at
-        )
+    def over_time(self, key: str) -> tuple[array[float], array[float]]:
+        """When each turn of the columns began (seconds since the epoch), and its value of a stage;
+        NaN where either is not known."""
+        return self._begins, self._columns[key]
 
     @property
     def slowest(self) -> tuple[Turn, ...]:

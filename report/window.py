@@ -41,7 +41,7 @@ from report.result import (
 from report.samples import Samples
 from report.summary import summarise, summarise_histogram
 from report.timeline import Series as Line
-from report.timeline import Timeline, thinned
+from report.timeline import Timeline
 from report.turn_table import TURN_STAGES
 from report.values import Histogram
 
@@ -466,7 +466,7 @@ def _timelines(histograms: _Histograms, levels: Samples, when: Range) -> tuple[T
         Timeline(
             title,
             key_unit(of[0]),
-            tuple(Line(stage.title, thinned(histograms.medians(stage, when))) for stage in of),
+            tuple(Line(stage.title, tuple(histograms.medians(stage, when))) for stage in of),
         )
         for title, of in TIMELINES
     ]
