@@ -57,8 +57,8 @@ def add(commands: Any) -> None:
         "--min-change",
         type=min_change,
         default=None,
-        metavar="5%%|50ms",
-        help="least change that matters: a share of A's median, or an amount (5%%)",
+        metavar="CHANGE",
+        help="least change that matters: a share of A's median such as 5%%, or 50ms (default: 5%%)",
     )
     parser.add_argument(
         "--github-summary", action="store_true", help="print Markdown for a step summary"
