@@ -47,8 +47,8 @@ target: # the real OpenTalking and OmniRT, each in its own environment; does not
 	@$(PYTHON) deploy/demo/install.py --root $(TARGET)
 
 .PHONY: tools
-tools: # programs that the tests run beside the target: a bus, a clock that can be set, a scraper
-	@for tool in redis-server faketime prometheus; do \
+tools: # programs that the tests run beside the target: a bus, a clock that can be set, a scraper, a browser
+	@for tool in redis-server faketime prometheus chromium; do \
 	  command -v $$tool >/dev/null && continue; \
 	  echo "setup: installing $$tool"; \
 	  apt-get install -y -qq --no-install-recommends $$tool >/dev/null 2>&1 || \

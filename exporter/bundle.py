@@ -109,10 +109,11 @@ class Bundle:
         if closed is not None:
             for path in sorted(self._folder.iterdir()):
                 if path.is_file() and path.name != MANIFEST:
-                    content = path.read_bytes()
+                    with path.open("rb") as stream:
+                        digest = hashlib.file_digest(stream, "sha256").hexdigest()
                     files[path.name] = {
-                        "sha256": hashlib.sha256(content).hexdigest(),
-                        "bytes": len(content),
+                        "sha256": digest,
+                        "bytes": path.stat().st_size,
                         "records": self._counts.get(path.name, 0)
                         if path.name in self._files
                         else 1,

@@ -121,6 +121,12 @@ def result_of(
         absent[stages.PLAYBACK_FPS.key] = (
             "fewer than two video frames of the answer arrived" if complete else unfinished
         )
+    if complete and speech.frames:
+        samples[stages.FREEZES.key] = float(speech.freezes)
+        samples[stages.FROZEN.key] = stages.FROZEN.from_base(speech.frozen_s)
+    else:
+        for stage in (stages.FREEZES, stages.FROZEN):
+            absent[stage.key] = "no video frame of the answer arrived" if complete else unfinished
     if drift is None:
         absent[stages.AV_DRIFT.key] = (
             "no video frame arrived beside the audio" if complete else unfinished
@@ -154,8 +160,8 @@ def result_of(
 def media_figures(speech: Speech) -> dict[str, float]:
     """The quality of an answer as flat figures; what cannot be told is missing.
 
-    `_s` are seconds, `_ms` milliseconds, `_bps` bits a second, `_ratio` shares of 1. Freezes
-    are the W3C's, jitter is RFC 3550's, loss is the network's before repair.
+    `_s` are seconds, `_ms` milliseconds, `_bps` bits a second, `_ratio` shares of 1. Jitter is
+    RFC 3550's, loss is the network's before repair. Freezes are among the samples.
     """
     figures: dict[str, float | None] = {
         "video_loss_ratio": speech.video.loss_ratio,
@@ -171,11 +177,7 @@ def media_figures(speech: Speech) -> dict[str, float]:
             "concealed_s": speech.concealed_s,
         }
     if speech.frames:
-        figures |= {
-            "freezes": speech.freezes,
-            "frozen_s": speech.frozen_s,
-            "longest_gap_s": speech.longest_gap_s,
-        }
+        figures["longest_gap_s"] = speech.longest_gap_s
     if speech.burst is not None:
         figures |= {"burst_frames": speech.burst.frames, "burst_s": speech.burst.seconds}
     return {name: float(value) for name, value in figures.items() if value is not None}

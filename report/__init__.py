@@ -1,16 +1,23 @@
-"""The report of a benchmark run: a run bundle in, the benchmark page's template filled out.
+"""The report: a run bundle or a window of Prometheus in, the page's template and a verdict out.
 
-`build` reads and verifies a bundle and computes its `Result`; `write` lays down `report.md`,
-`result.json`, `result.csv` and the packed bundle. Standard library only.
+`build` reads a bundle and computes its `Result`, `window.read` does the same for Prometheus;
+`write` lays down the files; `compare` sets two results against one another. Standard library only.
 
-    bundle.py   files → verified records      (archive.py, decode.py, records.py)
-    result.py   records → Result              (summary.py, memory.py, absence.py)
-    row.py      Result → a row of the page    (page.py, figures.py)
-    files.py    Result → files                (markdown.py, tables.py, document.py)
+    bundle.py      files → verified records     (archive.py, lines.py, decode.py, records.py,
+                                                 turn_lines.py, turn_table.py, samples.py)
+    result.py      records → Result             (summary.py, values.py, memory.py, absence.py)
+    window.py      Prometheus → Result          (prometheus.py, counters.py)
+    row.py         Result → a row of the page   (page.py, figures.py)
+    files.py       Result → files               (markdown.py, tables.py, html.py, svg.py, web.py,
+                                                 document.py)
+    compare.py     two Results → a verdict      (statistics.py, compare_text.py)
+    slo.py         Result → pass or fail
+    published.py, external.py   what may stand beside a Result (extras.py)
+    history.py     many Results → a trend page
 """
 
-from report.errors import BundleError
+from report.errors import BundleError, ReportError
 from report.files import Paths, build, write
 from report.result import Result
 
-__all__ = ["BundleError", "Paths", "Result", "build", "write"]
+__all__ = ["BundleError", "Paths", "ReportError", "Result", "build", "write"]

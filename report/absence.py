@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
     from exporter.stages import Stage
 
@@ -33,13 +33,13 @@ def not_seen(stage: Stage) -> Missing:
     return Missing(f"not seen; looked for in: {'; or '.join(s.where for s in stage.sights)}")
 
 
-def why(stage: Stage, absent: Iterable[Mapping[str, str]]) -> Missing:
+def why(stage: Stage, given: Iterable[str]) -> Missing:
     """The reason of the records that lack the stage, when all of them give the same one.
 
-    `absent` holds, for each of those records, catalogue key → reason. Where they differ, or
-    one of them gives none, the catalogue speaks.
+    `given` holds what those records say, empty where one says nothing. Where they differ, or one
+    says nothing, the catalogue speaks.
     """
-    given = {reasons.get(stage.key, "") for reasons in absent}
-    if len(given) == 1 and (reason := given.pop()):
+    reasons = set(given)
+    if len(reasons) == 1 and (reason := reasons.pop()):
         return Missing(reason)
     return not_seen(stage)

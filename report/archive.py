@@ -3,29 +3,31 @@
 What comes in: a path. What goes out: its files by name, and, the other way, the bytes of an
 archive. It must not know what is in the files, apart from which name marks a bundle.
 
-An archive is read in memory and never unpacked, so no member can reach outside it; one that
-tries to (`..`, an absolute path, a link, a device) is refused all the same, because no bundle
-has such a member.
+An archive is inflated into one unnamed temporary file and its members are read from there, so no
+member can reach outside it; one that tries to (`..`, an absolute path, a link, a device) is
+refused all the same, because no bundle has such a member.
 """
 
 from __future__ import annotations
 
 import gzip
-import io
+import hashlib
 import tarfile
+import tempfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import IO, TYPE_CHECKING, Final, Protocol
 
 from report.errors import BundleError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 MANIFEST: Final = "manifest.json"
 
-LIMIT_BYTES: Final = 256 * 2**20
-"""Largest bundle, uncompressed; a benchmark run of a few hundred turns takes a few MiB."""
+LIMIT_BYTES: Final = 8 * 2**30
+"""Largest bundle, uncompressed. A few hundred turns take a few MiB, a million some 3 GiB."""
 
 LIMIT_MEMBERS: Final = 1000
 """Most members of an archive; a bundle has seven files."""
@@ -33,17 +35,45 @@ LIMIT_MEMBERS: Final = 1000
 _GIVE = "give the folder or the .tar.gz that the benchmark wrote"
 
 
+_BLOCK: Final = 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """The bytes of one file: `size` of them from `offset` in the file `path`."""
+
+    path: Path
+    offset: int
+    size: int
+
+    def blocks(self) -> Iterator[bytes]:
+        """The bytes, a MiB at a time; OSError when they cannot be read."""
+        with self.path.open("rb") as stream:
+            stream.seek(self.offset)
+            left = self.size
+            while left and (block := stream.read(min(_BLOCK, left))):
+                left -= len(block)
+                yield block
+
+    def read(self) -> bytes:
+        """All of it; OSError when it cannot be read."""
+        return b"".join(self.blocks())
+
+    def sha256(self) -> str:
+        """Hash of the bytes, in hex; OSError when they cannot be read."""
+        digest = hashlib.sha256()
+        for block in self.blocks():
+            digest.update(block)
+        return digest.hexdigest()
+
+
 class Store(Protocol):
-    """The files of one bundle."""
+    """The files of one bundle. It must live as long as its regions are read."""
 
     path: Path
 
-    def read(self, name: str, limit: int) -> bytes | None:
-        """The first `limit` + 1 bytes of a file, None when there is no such file.
-
-        One byte beyond the limit tells that the file is longer. Raises `BundleError` when the
-        file cannot be read.
-        """
+    def find(self, name: str) -> Region | None:
+        """Where a file lies, None when there is no such file."""
 
     def holds_any(self, names: frozenset[str]) -> bool:
         """Whether at least one of the files is there."""
@@ -55,16 +85,10 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def read(self, name: str, limit: int) -> bytes | None:
-        """See `Store.read`."""
+    def find(self, name: str) -> Region | None:
+        """See `Store.find`."""
         file = self.path / name
-        if not file.is_file():
-            return None
-        try:
-            with file.open("rb") as stream:
-                return stream.read(limit + 1)
-        except OSError as error:
-            raise _unreadable(file, error) from error
+        return Region(file, 0, file.stat().st_size) if file.is_file() else None
 
     def holds_any(self, names: frozenset[str]) -> bool:
         """See `Store.holds_any`."""
@@ -74,8 +98,11 @@ class Folder:
 class Archive:
     """A bundle as a `.tar.gz`, at its top level or in one folder of it."""
 
-    def __init__(self, path: Path, members: Mapping[str, bytes]) -> None:
+    def __init__(self, path: Path, tar: IO[bytes]) -> None:
         self.path = path
+        self._tar = tar
+        """Held open: the file is gone when it is closed."""
+        members = _members(path, tar)
         manifests = [name for name in members if PurePosixPath(name).name == MANIFEST]
         if len(manifests) > 1:
             raise BundleError(
@@ -84,15 +111,14 @@ class Archive:
         # Without a manifest only the names matter, for saying what is wrong.
         root = PurePosixPath(manifests[0]).parent if manifests else None
         self._files = {
-            PurePosixPath(name).name: data
-            for name, data in members.items()
+            PurePosixPath(name).name: region
+            for name, region in members.items()
             if root is None or PurePosixPath(name).parent == root
         }
 
-    def read(self, name: str, limit: int) -> bytes | None:
-        """See `Store.read`."""
-        data = self._files.get(name)
-        return None if data is None else data[: limit + 1]
+    def find(self, name: str) -> Region | None:
+        """See `Store.find`."""
+        return self._files.get(name)
 
     def holds_any(self, names: frozenset[str]) -> bool:
         """See `Store.holds_any`."""
@@ -110,59 +136,69 @@ def open_store(path: Path) -> Store:
             return Folder(path)
         if not path.is_file():
             raise BundleError(str(path), "there is no such folder or archive", _GIVE)
-        return Archive(path, _members(path, _inflate(path)))
+        return Archive(path, _inflate(path))
     except OSError as error:
-        raise _unreadable(path, error) from error
+        raise unreadable(path, error) from error
 
 
-def pack(root: str, files: Mapping[str, bytes]) -> bytes:
-    """A `.tar.gz` with `files` in a folder `root`, the same bytes for the same files.
+def pack(root: str, files: Mapping[str, Region], into: IO[bytes]) -> None:
+    """Write a `.tar.gz` with `files` in a folder `root`, the same bytes for the same files.
 
     Members are sorted, owned by user 0 and dated 0, and the gzip header holds neither a name
     nor a date.
     """
-    buffer = io.BytesIO()
     with (
-        gzip.GzipFile(filename="", mode="wb", fileobj=buffer, mtime=0) as stream,
-        tarfile.open(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar,
+        gzip.GzipFile(filename="", mode="wb", fileobj=into, mtime=0) as stream,
+        tarfile.open(fileobj=stream, mode="w", format=tarfile.GNU_FORMAT) as tar,
     ):
         for name in sorted(files):
+            region = files[name]
             member = tarfile.TarInfo(f"{root}/{name}")
-            member.size = len(files[name])
+            member.size = region.size
             member.mode = 0o644
-            tar.addfile(member, io.BytesIO(files[name]))
-    return buffer.getvalue()
+            with region.path.open("rb") as source:
+                source.seek(region.offset)
+                tar.addfile(member, source)
 
 
-def _unreadable(path: Path, error: OSError) -> BundleError:
+def unreadable(path: Path, error: OSError) -> BundleError:
+    """A file that is there and cannot be read."""
     return BundleError(
         str(path), f"cannot be read ({error.strerror or error})", "check its permissions"
     )
 
 
-def _inflate(path: Path) -> bytes:
-    """The tar inside; bounded, so that a small file cannot fill the memory."""
+def _inflate(path: Path) -> IO[bytes]:
+    """The tar inside; bounded, so that a small file cannot fill the disk."""
+    tar = tempfile.NamedTemporaryFile(prefix="talkscope-")  # noqa: SIM115 - lives on in Archive
+    size = 0
     try:
         with gzip.open(path) as stream:
-            data = stream.read(LIMIT_BYTES + 1)
+            while block := stream.read(_BLOCK):
+                size += len(block)
+                if size > LIMIT_BYTES:
+                    raise BundleError(
+                        str(path), f"is larger than {LIMIT_BYTES // 2**20} MiB when unpacked", _GIVE
+                    )
+                tar.write(block)
     except gzip.BadGzipFile as error:
         raise BundleError(str(path), "is not a .tar.gz", _GIVE) from error
     except (EOFError, zlib.error) as error:
         raise BundleError(
             str(path), f"is cut off or damaged ({error})", "copy the archive again"
         ) from error
-    if len(data) > LIMIT_BYTES:
-        raise BundleError(
-            str(path), f"is larger than {LIMIT_BYTES // 2**20} MiB when unpacked", _GIVE
-        )
-    return data
+    tar.flush()
+    return tar
 
 
-def _members(path: Path, data: bytes) -> dict[str, bytes]:
-    """The regular files of a tar by their path in it."""
-    members: dict[str, bytes] = {}
+def _members(path: Path, file: IO[bytes]) -> dict[str, Region]:
+    """Where the regular files of a tar lie, by their path in it."""
+    members: dict[str, Region] = {}
+    file.seek(0, 2)
+    end = file.tell()
+    file.seek(0)
     try:
-        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as tar:
+        with tarfile.open(fileobj=file, mode="r:") as tar:
             for count, member in enumerate(tar, 1):
                 if count > LIMIT_MEMBERS:
                     raise BundleError(
@@ -178,9 +214,9 @@ def _members(path: Path, data: bytes) -> dict[str, bytes]:
                     raise _foreign(path, member.name, "not a plain file")
                 if str(name) in members:
                     raise _foreign(path, member.name, "there twice")
-                content = tar.extractfile(member)
-                assert content is not None, "a regular member has content"
-                members[str(name)] = content.read()
+                if not 0 <= member.size <= end - member.offset_data:
+                    raise tarfile.ReadError("unexpected end of data")
+                members[str(name)] = Region(Path(file.name), member.offset_data, member.size)
     except BundleError:
         raise
     # tarfile lets the ValueErrors of malformed extended headers through.

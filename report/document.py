@@ -8,8 +8,9 @@ else raises `schema`. Times are in the unit that stands beside them. Wherever `v
 `reason` says why; otherwise `reason` is null.
 
 - `schema`: 1
-- `run`: `id`, `manifest_sha256` (identifies the bundle), `recorded_by`, `synthetic`,
-  `stand_ins`, `repeat`
+- `run`: `id`, `manifest_sha256` (identifies the bundle; null for a window of Prometheus),
+  `origin` (what the numbers were read from), `invalid` (why the run measured its generator, or
+  null), `remarks`, `recorded_by`, `synthetic`, `stand_ins`, `repeat`
 - `verdict`: `status` (`good`, `failed`, `not enough data`), `exit_status` (0, 1, 2), `reason`
 - `facts`: name → {`value`, `reason`}: date (UTC), model, backend, hardware, revisions, host, …
 - `video`: `resolution`, `fps` and `chunk_ms`, each {`value`, `unit`, `reason`}
@@ -31,34 +32,46 @@ else raises `schema`. Times are in the unit that stands beside them. Wherever `v
 - `unfinished`: list of turns: `session`, `turn`, `outcome`, `phase`, `error`, `trace_id`
 - `sources`: name → {`up`, `reason`, `dropped`}
 - `row`: column of the benchmark page's results table → {`value` (text), `reason`}
+- `references`: published rows that were asked for: `name`, `section`, `origin`, `words`, `cells`
+  (column → the page's text), `mismatches` (in what the settings differ)
+- `external`: results of the backends' own tools: `tool`, `file`, `sha256`, `figures`
+- `objectives`: `claim`, `status` (`pass`, `fail`, `not enough data`), `evidence`
 
 A stage: `title`, `kind`, `owner`, `boundaries`, `unit`, `of`, the statistics, `reason` (why
 there is no value, or why `of` − `n` records lack it), `sources`, `bases`.
-Statistics: `n`, `median`, `p95`, `min`, `max`, `p95_reason` (why `p95` is null).
+Statistics: `n`, `mean`, `median`, `p95`, `p99`, `min`, `max`, `p95_reason`, `p99_reason` (why it
+is null), `confidence` (quantile → [low, high], its 95 % interval, or null with too few values),
+`within` (quantile → [low, high] where the exact one lies, when read from a histogram, else null).
+The same as JSON Schema: `docs/result.schema.json`.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, fields
 from typing import TYPE_CHECKING, Any, Final
 
 from exporter import stages
 from report.absence import Missing
-from report.result import key_unit, value_source
+from report.extras import NOTHING, Extras
+from report.published import origin
+from report.result import key_unit
 from report.row import row
+from report.turn_table import value_source
 
 if TYPE_CHECKING:
     from exporter.stages import Stage
     from report.records import Turn
     from report.result import Result, StageResult
-    from report.summary import Statistics
+    from report.summary import Quantile, Statistics
+    from report.values import Interval
 
 SCHEMA: Final = 1
 
 Json = dict[str, Any]
 
 
-def document(result: Result) -> Json:
+def document(result: Result, extras: Extras = NOTHING) -> Json:
     """The document; every number in it is finite."""
     facts, video, memory, depth = result.facts, result.video, result.memory, result.queue_depth
     forecast = result.memory_forecast
@@ -66,7 +79,10 @@ def document(result: Result) -> Json:
         "schema": SCHEMA,
         "run": {
             "id": result.run_id,
-            "manifest_sha256": result.manifest_sha256,
+            "manifest_sha256": _text(result.manifest_sha256),
+            "origin": result.origin,
+            "invalid": result.invalid,
+            "remarks": list(result.remarks),
             "recorded_by": _value(result.recorded_by),
             "synthetic": result.synthetic,
             "stand_ins": list(result.stand_ins),
@@ -114,7 +130,32 @@ def document(result: Result) -> Json:
         "unfinished": [_unfinished_turn(turn) for turn in result.unfinished],
         "sources": {name: asdict(health) for name, health in result.sources.items()},
         "row": {column: _value(cell) for column, cell in row(result).items()},
+        "references": [
+            {
+                "name": one.published.name,
+                "section": one.published.section,
+                "origin": origin(),
+                "words": one.published.words or None,
+                "cells": dict(one.published.cells),
+                "mismatches": list(one.mismatches),
+            }
+            for one in extras.references
+        ],
+        "external": [
+            {
+                "tool": one.tool,
+                "file": one.file,
+                "sha256": one.sha256,
+                "figures": dict(one.figures),
+            }
+            for one in extras.externals
+        ],
+        "objectives": [asdict(one) for one in extras.checks],
     }
+
+
+def _text(value: str | Missing) -> str | None:
+    return None if isinstance(value, Missing) else value
 
 
 def _value(value: str | float | Missing, unit: str | None = None) -> Json:
@@ -144,16 +185,46 @@ def _stage(one: StageResult) -> Json:
 
 def _statistics(found: Statistics | Missing) -> Json:
     if isinstance(found, Missing):
-        empty = dict.fromkeys(("median", "p95", "min", "max"))
-        return {"n": 0, **empty, "p95_reason": found.reason}
+        return {
+            "n": 0,
+            **dict.fromkeys(("mean", "median", "p95", "p99", "min", "max")),
+            "p95_reason": found.reason,
+            "p99_reason": found.reason,
+            "confidence": None,
+            "within": None,
+        }
+    quantiles = {"median": found.p50, "p95": found.p95, "p99": found.p99}
     return {
         "n": found.n,
-        "median": found.median,
-        "p95": None if isinstance(found.p95, Missing) else found.p95,
-        "min": found.minimum,
-        "max": found.maximum,
+        "mean": found.mean,
+        **{name: None if isinstance(q, Missing) else q.value for name, q in quantiles.items()},
+        "min": _number(found.minimum),
+        "max": _number(found.maximum),
         "p95_reason": found.p95.reason if isinstance(found.p95, Missing) else None,
+        "p99_reason": found.p99.reason if isinstance(found.p99, Missing) else None,
+        "confidence": {name: _confidence(q) for name, q in quantiles.items()},
+        "within": None
+        if found.p50.within is None
+        else {
+            name: None if isinstance(q, Missing) or q.within is None else _ends(q.within)
+            for name, q in quantiles.items()
+        },
     }
+
+
+def _number(value: float | Missing) -> float | None:
+    return None if isinstance(value, Missing) else value
+
+
+def _confidence(quantile: Quantile | Missing) -> list[float | None] | None:
+    if isinstance(quantile, Missing) or isinstance(quantile.confidence, Missing):
+        return None
+    return _ends(quantile.confidence)
+
+
+def _ends(interval: Interval) -> list[float | None]:
+    """JSON has no infinity: an end that is not known is null."""
+    return [end if math.isfinite(end) else None for end in (interval.low, interval.high)]
 
 
 def _turn(turn: Turn) -> Json:

@@ -12,19 +12,26 @@ import textwrap
 from typing import TYPE_CHECKING, Final
 
 from exporter import stages
-from exporter.stages import InputKind, Kind, MemoryScope, Stage
+from exporter.stages import InputKind, Kind, MemoryScope, Outcome, Phase, Stage, Startup
 from report import page
 from report.absence import Missing
+from report.extras import NOTHING, Extras
 from report.figures import GIB, exact, figure, gib
 from report.page import Fact
-from report.result import MOCK_MODEL, StageResult, key_unit, value_source
+from report.published import origin
+from report.result import MOCK_MODEL, StageResult, key_unit
 from report.row import row
-from report.summary import P95_NEEDS, Statistics
+from report.statistics import values_for_interval
+from report.summary import P95, P99, Quantile, Statistics, values_for_rank
 from report.tables import inline, table
+from report.turn_table import value_source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from report.external import External
+    from report.page import Column
+    from report.published import Beside
     from report.records import MemoryForecast, Turn
     from report.result import Result
 
@@ -32,7 +39,7 @@ NOT_MEASURED: Final = "n/m"
 """A cell of the results table that has no value; a footnote gives the reason."""
 
 _PROMPT_SHOWN: Final = 120
-_NO_P95: Final = "–"
+_NONE: Final = "–"
 
 _BOUNDARY: Final = {
     InputKind.TEXT: "text: from the request that carries the text, as it is sent",
@@ -40,20 +47,21 @@ _BOUNDARY: Final = {
     InputKind.AUDIO_UPLOAD: "uploaded audio: from the beginning of the upload",
 }
 
-_STAGE_HEADINGS: Final = (
-    *("stage", "n", "median", "p95", "min", "max", "unit"),
+STAGE_HEADINGS: Final = (
+    *("stage", "n", "p50", "95 % CI", "p95", "95 % CI of p95", "p99", "min", "max", "unit"),
     *("source", "boundary", "owner"),
 )
-_NUMBERS: Final = frozenset({"n", "median", "p95", "min", "max", "value"})
+NUMBERS: Final = frozenset({*STAGE_HEADINGS[1:9], "value"})
 
 
-def render(result: Result) -> str:
+def render(result: Result, extras: Extras = NOTHING) -> str:
     """The whole report; ends with a newline."""
     verdict = result.verdict
     lines = [
         f"# Benchmark run {inline(result.run_id)}",
         "",
         *_warning(result),
+        *([f"**Invalid: {inline(result.invalid)}**", ""] if result.invalid else []),
         f"Verdict: {verdict.status} ({verdict.reason})",
         "",
         "## Result",
@@ -64,6 +72,9 @@ def render(result: Result) -> str:
         "",
         *_page_table(result),
         "",
+        *_objectives(extras),
+        *_references(extras),
+        *_externals(extras),
         "## Measured turns",
         "",
         *_measured(result),
@@ -82,7 +93,7 @@ def render(result: Result) -> str:
         "",
         "## Turns that were not completed",
         "",
-        *([_failure(turn) for turn in result.unfinished] or ["None."]),
+        *(_failures(result) or ["None."]),
     ]
     return "\n".join(lines) + "\n"
 
@@ -91,6 +102,12 @@ def render(result: Result) -> str:
 
 
 def _warning(result: Result) -> list[str]:
+    lines = warning(result)
+    return [f"> **{lines[0]}**", f"> {lines[1]}", ""] if lines else []
+
+
+def warning(result: Result) -> list[str]:
+    """What a reader of a run that proves nothing must know first, in two lines of plain text."""
     mock = result.facts.model == MOCK_MODEL
     if not (mock or result.synthetic or result.stand_ins):
         return []
@@ -103,28 +120,37 @@ def _warning(result: Result) -> list[str]:
     named = [inline(part) for part in result.stand_ins]
     if not named:
         named = [f"the model `{MOCK_MODEL}`" if mock else "model output, which is made up"]
-    return [f"> **{sentence}**", f"> Stand-ins: {'; '.join(named)}.", ""]
+    return [sentence, f"Stand-ins: {'; '.join(named)}."]
 
 
 # --- the page's template -------------------------------------------------------------------
 
 
-def _template(result: Result) -> list[str]:
+def title(result: Result) -> str:
+    """The template's title without its mark of a heading."""
     facts = result.facts
-    title = page.TITLE.format(
+    return page.TITLE.format(
         model=_known(facts.model, "unknown model"),
         backend=_known(facts.backend, "unknown backend"),
         hardware=_known(facts.hardware, "no accelerator seen"),
         date=facts.date,
-    )
+    ).removeprefix("### ")
+
+
+def fact_lines(result: Result) -> list[tuple[str, str]]:
+    """The template's lines that are neither metrics nor notes: name and text."""
+    return [(name.removesuffix(":"), text) for name, text in _facts(result).items()]
+
+
+def _template(result: Result) -> list[str]:
     by_key = {**result.turns, **result.sessions}
     by_fact = _facts(result)
-    lines = [title, ""]
+    lines = [f"### {title(result)}", ""]
     for line in page.TEMPLATE:
         if isinstance(line, Stage):
             lines.append(f"{page.bullet(line)} {_in_words(by_key[line.key])}")
         elif line is Fact.NOTES:
-            lines += [page.bullet(line), *(f"  - {note}" for note in _notes(result))]
+            lines += [page.bullet(line), *(f"  - {note}" for note in notes(result))]
         else:
             lines.append(f"{page.bullet(line)} {by_fact[line]}")
     return lines
@@ -186,10 +212,11 @@ def _startup(result: Result) -> str:
     )
 
 
-def _notes(result: Result) -> list[str]:
+def notes(result: Result) -> list[str]:
+    """The template's notes, one line each."""
     facts, turns = result.facts, result.turns
-    notes = [f"outcome: {_outcome(result)}", f"input: {_input(result)}"]
-    notes += [
+    lines = [f"outcome: {_outcome(result)}", f"input: {_input(result)}"]
+    lines += [
         f"`{stage.key}`, {stage.title}, {stage.boundaries}: {_in_words(turns[stage.key])}"
         for stage in (
             *(stages.TTFA, stages.PERCEIVED_TTFA),
@@ -197,17 +224,20 @@ def _notes(result: Result) -> list[str]:
             *(stages.FIRST_TURN_TOTAL, stages.GENERATION, stages.TURN_COMPLETION),
         )
     ]
-    notes += [f"A/V drift: {_drift(result)}", f"external figures: {_external(result)}"]
-    notes.append(f"VRAM: {_memory_basis(result)}")
+    lines += [f"A/V drift: {_drift(result)}", f"external figures: {_external(result)}"]
+    lines.append(f"VRAM: {_memory_basis(result)}")
     if not isinstance(result.clock_uncertainty_seconds, Missing):
         error = figure(result.clock_uncertainty_seconds * 1000.0)
-        notes.append(f"clocks: a client's marks are within ±{error} ms on the exporter's clock")
-    notes += [f"source {inline(name)}: {state}" for name, state in _unhealthy(result)]
+        lines.append(f"clocks: a client's marks are within ±{error} ms on the exporter's clock")
+    lines += [f"source {inline(name)}: {state}" for name, state in _unhealthy(result)]
+    if cold := result.startups.get(Startup.COLD):
+        lines.append(f"cold measured turns, counted and not summarised with the others: {cold}")
+    lines += [inline(remark) for remark in result.remarks]
     if result.unphased:
-        notes.append(f"turns that were not the benchmark's, left out: {result.unphased}")
+        lines.append(f"turns that were not the benchmark's, left out: {result.unphased}")
     told = {"mode": facts.mode, "tester": facts.tester, "remarks": facts.notes}
-    notes += [f"{name}: {inline(v)}" for name, v in told.items() if not isinstance(v, Missing)]
-    return notes
+    lines += [f"{name}: {inline(v)}" for name, v in told.items() if not isinstance(v, Missing)]
+    return lines
 
 
 def _outcome(result: Result) -> str:
@@ -235,9 +265,9 @@ def _external(result: Result) -> str:
         if isinstance(found.statistics, Statistics) and "OpenTalking" not in found.stage.owner
     ]
     if not ours:
-        return "none in this report"
+        return "none among these"
     return (
-        f"none in this report; {', '.join(ours)} belong to the synthesis backend and were "
+        f"none among these; {', '.join(ours)} belong to the synthesis backend and were "
         "measured here from OpenTalking's side, not by the backend's own benchmark"
     )
 
@@ -272,7 +302,7 @@ def _unhealthy(result: Result) -> Iterable[tuple[str, str]]:
 def _page_table(result: Result) -> list[str]:
     cells = row(result)
     n = result.turns[stages.TTFA.key].of
-    shown = (NOT_MEASURED if isinstance(cell, Missing) else inline(cell) for cell in cells.values())
+    shown = map(inline, cells_of(cells))
     lines = [
         f"Times and rates are medians over the completed measured turns ({n}).",
         "",
@@ -289,6 +319,11 @@ def _page_table(result: Result) -> list[str]:
     return lines
 
 
+def cells_of(cells: Mapping[Column, str | Missing]) -> list[str]:
+    """The texts of a row."""
+    return [NOT_MEASURED if isinstance(cell, Missing) else cell for cell in cells.values()]
+
+
 def _by_reason(missing: Mapping[str, str]) -> list[str]:
     """Bullets of what is missing for one reason each, in order of appearance."""
     groups: dict[str, list[str]] = {}
@@ -297,13 +332,84 @@ def _by_reason(missing: Mapping[str, str]) -> list[str]:
     return [f"- {', '.join(names)}: {inline(reason)}" for reason, names in groups.items()]
 
 
+# --- what stands beside --------------------------------------------------------------------
+
+REFERENCE_HEADINGS: Final = ("column", "published", "ours", "ours ÷ published")
+EXTERNAL_HEADINGS: Final = ("figure", "value")
+
+
+def _objectives(extras: Extras) -> list[str]:
+    if not extras.checks:
+        return []
+    rows = [[inline(one.claim), one.status, inline(one.evidence)] for one in extras.checks]
+    return ["## Objectives", "", *table(("objective", "verdict", "evidence"), rows), ""]
+
+
+def _references(extras: Extras) -> list[str]:
+    lines: list[str] = []
+    for one in extras.references:
+        lines += [
+            f"## Beside the published {inline(one.published.name)}",
+            "",
+            f"From “{one.published.section}” of {origin()}. {inline(one.published.words)}".rstrip(),
+            "",
+        ]
+        rows = reference_rows(one)
+        if rows:
+            lines += [*table(REFERENCE_HEADINGS, rows, frozenset(REFERENCE_HEADINGS[1:])), ""]
+        if one.mismatches:
+            lines += ["**The settings differ:**", ""]
+            lines += [*(f"- {inline(text)}" for text in one.mismatches), ""]
+    return lines
+
+
+def reference_rows(one: Beside) -> list[list[str]]:
+    """Column, their figure, ours, and the ratio."""
+    return [
+        [
+            column,
+            theirs,
+            NOT_MEASURED if isinstance(ours, Missing) else ours,
+            _NONE if isinstance(ours, Missing) or not float(theirs) else _ratio(ours, theirs),
+        ]
+        for column, theirs, ours in one.figures
+    ]
+
+
+def _ratio(ours: str, theirs: str) -> str:
+    return f"{float(ours) / float(theirs):.2f}"
+
+
+def _externals(extras: Extras) -> list[str]:
+    lines: list[str] = []
+    for one in extras.externals:
+        lines += [
+            f"## External: {one.tool}",
+            "",
+            "Measured by the backend's own tool, at its own boundary; in no figure above. "
+            f"Source: {inline(one.file)}, SHA-256 {one.sha256}.",
+            "",
+            *table(EXTERNAL_HEADINGS, external_rows(one), frozenset(EXTERNAL_HEADINGS[1:])),
+            "",
+        ]
+    return lines
+
+
+def external_rows(one: External) -> list[list[str]]:
+    """Name and figure, as the tool has them."""
+    return [[inline(name), exact(value)] for name, value in one.figures]
+
+
 # --- what was measured ---------------------------------------------------------------------
 
 
 def _measured(result: Result) -> list[str]:
     lines = [
-        f"p95 is the nearest rank, given from {P95_NEEDS} values on ({_NO_P95}: fewer). "
-        "A stage seen in some turns only shows how many of them.",
+        f"p95 and p99 are nearest ranks, given from {values_for_rank(P95)} and "
+        f"{values_for_rank(P99)} values on, each with the order statistics that hold it with "
+        f"95 % confidence, which takes {values_for_interval(0.5)} values for p50, "
+        f"{values_for_interval(0.95)} for p95 ({_NONE}: fewer). ±: read from a histogram, the "
+        "exact value lies within. A stage seen in some turns only shows how many of them.",
     ]
     for kind, title in (
         (Kind.ELEMENTARY, "Stages"),
@@ -318,11 +424,11 @@ def _measured(result: Result) -> list[str]:
 def _stages(found: Mapping[str, StageResult]) -> list[str]:
     """A table of what was seen, and under it why the rest was not."""
     rows = [
-        _stage_row(one, one.statistics)
+        stage_row(one, one.statistics)
         for one in found.values()
         if isinstance(one.statistics, Statistics)
     ]
-    blocks = [table(_STAGE_HEADINGS, rows, _NUMBERS)] if rows else []
+    blocks = [table(STAGE_HEADINGS, rows, NUMBERS)] if rows else []
     gaps = [
         f"- `{key}`: missing in {one.of - one.statistics.n} of {one.of}: {inline(one.gap.reason)}"
         for key, one in found.items()
@@ -340,22 +446,46 @@ def _stages(found: Mapping[str, StageResult]) -> list[str]:
     return [line for block in blocks for line in (*block, "")][:-1]
 
 
-def _stage_row(one: StageResult, statistics: Statistics) -> list[str]:
+def stage_row(one: StageResult, statistics: Statistics) -> list[str]:
+    """The cells under `STAGE_HEADINGS`."""
     stage, n = one.stage, statistics.n
     source = ", ".join(one.sources) or "unknown"
     basis = f" ({', '.join(one.bases)})" if one.bases else ""
     return [
         f"`{stage.key}`",
         str(n) if n == one.of else f"{n} of {one.of}",
-        figure(statistics.median),
-        _NO_P95 if isinstance(statistics.p95, Missing) else figure(statistics.p95),
-        figure(statistics.minimum),
-        figure(statistics.maximum),
+        _quantile(statistics.p50),
+        _interval(statistics.p50),
+        _quantile(statistics.p95),
+        _interval(statistics.p95),
+        _quantile(statistics.p99),
+        _extreme(statistics.minimum),
+        _extreme(statistics.maximum),
         key_unit(stage),
         inline(source + basis),
         stage.boundaries,
         stage.owner,
     ]
+
+
+def _quantile(found: Quantile | Missing) -> str:
+    if isinstance(found, Missing):
+        return _NONE
+    if found.within is None:
+        return figure(found.value)
+    error = max(found.value - found.within.low, found.within.high - found.value)
+    return f"{figure(found.value)} ±{figure(error)}"
+
+
+def _interval(found: Quantile | Missing) -> str:
+    if isinstance(found, Missing) or isinstance(found.confidence, Missing):
+        return _NONE
+    low, high = found.confidence.low, found.confidence.high
+    return f"{figure(low)} – {figure(high)}"
+
+
+def _extreme(value: float | Missing) -> str:
+    return _NONE if isinstance(value, Missing) else figure(value)
 
 
 def _run(result: Result) -> list[str]:
@@ -429,8 +559,16 @@ def _warmup(result: Result) -> list[str]:
             if stage.key in turn.values
         ]
         if rows:
-            lines += ["", *table(("stage", "value", "unit", "source"), rows, _NUMBERS)]
+            lines += ["", *table(("stage", "value", "unit", "source"), rows, NUMBERS)]
     return lines
+
+
+def _failures(result: Result) -> list[str]:
+    lines = [_failure(turn) for turn in result.unfinished]
+    measured = sum(turn.phase is Phase.MEASURED for turn in result.unfinished)
+    lost = sum(result.outcomes.values()) - result.outcomes.get(Outcome.COMPLETED, 0)
+    # A window of Prometheus knows how many there were, and none of them.
+    return lines + ([f"- and {lost - measured} more, not listed"] if lost > measured else [])
 
 
 def _failure(turn: Turn) -> str:
@@ -465,10 +603,13 @@ def _in_words(one: StageResult) -> str:
 
 
 def _statistics(found: Statistics) -> str:
+    median = _quantile(found.p50)
+    if isinstance(found.minimum, Missing) or isinstance(found.maximum, Missing):
+        return f"{median} (median of {found.n})"
     if found.n == 1:
-        return f"{figure(found.median)} (one value)"
+        return f"{median} (one value)"
     low, high = figure(found.minimum), figure(found.maximum)
-    return f"{figure(found.median)} (median of {found.n}; min {low}, max {high})"
+    return f"{median} (median of {found.n}; min {low}, max {high})"
 
 
 def _seconds(value: float | Missing) -> str:

@@ -15,9 +15,10 @@ from exporter.stages import MemoryGroup, MemoryScope
 from report.absence import Missing, not_seen
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from report.records import MemoryForecast, Sample, Target
+    from report.records import MemoryForecast, Target
+    from report.samples import Samples
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +45,7 @@ class Memory:
 
 
 def memory(
-    samples: Sequence[Sample],
+    samples: Samples,
     target: Target,
     gpu_index: int | None,
     idle: Span | Missing,
@@ -88,21 +89,20 @@ def forecast(memory: Memory, target: Target) -> MemoryForecast | Missing:
     return Missing(target.memory_forecast_absent or "the device has no forecast")
 
 
-def _readings(samples: Sequence[Sample]) -> dict[tuple[str, str], dict[float, float]]:
+def _readings(samples: Samples) -> dict[tuple[str, str], dict[float, float]]:
     """Bytes by instant, by device and scope; groups that are not the target's are left out."""
     device, scope, group = stages.VRAM_USED.labels
     targets = {name.value for name in MemoryGroup if name.is_targets}
     found: dict[tuple[str, str], dict[float, float]] = {}
-    for sample in samples:
-        labels = sample.labels
-        if sample.name != stages.VRAM_USED.name:
-            continue
+    for level in samples.of(stages.VRAM_USED.name):
+        labels = level.labels
         # Bundles of version 0.1.0 name no group, and hold the target's processes alone.
         of_processes = labels.get(scope) == MemoryScope.PROCESS
         if of_processes and labels.get(group) not in (None, *targets):
             continue
         series = found.setdefault((labels.get(device, ""), labels.get(scope, "")), {})
-        series[sample.unix] = sample.value + (series.get(sample.unix, 0.0) if of_processes else 0.0)
+        for unix, used in level.readings:
+            series[unix] = used + (series.get(unix, 0.0) if of_processes else 0.0)
     return found
 
 

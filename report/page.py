@@ -78,6 +78,33 @@ class Column(StrEnum):
     PEAK_VRAM = "Peak VRAM/GB"
 
 
+class UpstreamColumn(StrEnum):
+    """The headings of the `result.csv` that OpenTalking's own benchmark script writes."""
+
+    DATE = "测试日期"
+    TESTER = "测试人"
+    MODEL = "模型"
+    TECHNIQUE = "技术路线"
+    BACKEND = "backend"
+    HARDWARE = "硬件"
+    OS = "OS"
+    DRIVER = "驱动环境"
+    COMMIT = "commit"
+    INPUT = "输入类型"
+    RESOLUTION = "输出分辨率"
+    FPS = "输出 FPS"
+    CHUNK = "chunk size"
+    COLD_START = "冷启动时间"
+    WARMUP = "预热时间"
+    TTFA = "TTFA"
+    TTFV = "TTFV"
+    FIRST_TURN = "首轮总延迟"
+    STEADY_FPS = "稳态 FPS"
+    RTF = "RTF"
+    IDLE_VRAM = "idle 显存"
+    PEAK_VRAM = "推理峰值显存"
+
+
 MOCK: Final = (
     "A Mock run only proves orchestration works; it does not prove talking-head performance."
 )

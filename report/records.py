@@ -79,6 +79,8 @@ class Run:
     cold_start: ColdStart | None
     synthetic: bool | None
     stand_ins: tuple[str, ...] | None
+    invalid: str | None
+    """Why the run measured its load generator and not the target; None for a valid run."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,9 +4,7 @@ What comes in: a verified `Bundle`. What goes out: a `Result`, every value of a 
 report can show, or `Missing` with the reason in its place. It must not know the benchmark
 page's wording, nor any format a result is written in.
 
-Three rules hold throughout. Warmup and measured turns are never summarised together. Only a
-completed turn gives values; every other one counts among the outcomes. What nobody saw has a
-reason and no number.
+What nobody saw has a reason and no number; which turns count is `report.turn_table`'s.
 
 How each quantity is computed follows OpenTalking's published rows; `exporter.stages` says
 where their way and the benchmark page's words differ.
@@ -15,6 +13,7 @@ where their way and the benchmark page's words differ.
 from __future__ import annotations
 
 import re
+from array import array
 from collections import Counter
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,19 +21,36 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from exporter import stages
-from exporter.stages import InputKind, Outcome, Phase, Scope, Stage
+from exporter.stages import InputKind, Outcome, Scope, Stage
 from report.absence import Missing, not_seen, why
+from report.figures import GIB
+from report.lines import mapped
 from report.memory import Memory, Span, forecast, memory
 from report.records import Accelerator, Session, Turn
-from report.summary import Statistics, summarise
+from report.summary import Statistics, summarise, summarise_ordered
+from report.timeline import Series as Line
+from report.timeline import Timeline, thinned
+from report.turn_table import TURN_STAGES, TurnTable
+from report.values import Distribution, Exact, Values, distribution
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from report.bundle import Bundle
-    from report.records import MemoryForecast, Run, SourceHealth, Target, Timing
+    from report.records import MemoryForecast, Run, SourceHealth, Target
+    from report.samples import Samples
 
 T = TypeVar("T")
+
+TIMELINES: Final[tuple[tuple[str, tuple[Stage, ...]], ...]] = (
+    (
+        "Time to first audio and video",
+        (stages.PERCEIVED_TTFA, stages.PERCEIVED_TTFV, stages.TTFA, stages.TTFV),
+    ),
+    ("Frame rate", (stages.RENDER_FPS, stages.PLAYBACK_FPS)),
+    ("A/V drift", (stages.AV_DRIFT,)),
+)
+"""Stages of a turn that are plotted over time: title, and the lines of one plot."""
 
 FAILURES: Final = frozenset({Outcome.FAILED, Outcome.VANISHED, Outcome.NO_MEDIA, Outcome.TIMEOUT})
 """Outcomes that are the target's; an interrupted turn was ended by its user, and an incomplete
@@ -45,8 +61,8 @@ MOCK_MODEL: Final = "mock"
 
 _NOT_TOLD: Final = Missing("not told to the benchmark")
 _NO_MEASURED: Final = Missing("no measured turn was completed")
-_MARKS: Final = "marks"
-"""The source of a value that the exporter computed from two marks."""
+_MANY: Final = 50_000
+"""Turns from which on columns are sorted on all processors."""
 _COMMIT: Final = re.compile(r"[0-9a-f]{9,64}", re.ASCII)
 _COMMIT_SHOWN: Final = 8
 """Digits of a commit in the page's rows."""
@@ -88,6 +104,9 @@ class StageResult:
     """Where the values came from; for one computed from marks, who saw the two."""
     bases: tuple[str, ...]
     """How the value or its marks were found, where there is more than one way."""
+    values: Values | None = None
+    """What the statistics are of; None when there is nothing."""
+    distribution: Distribution | None = None
 
     @property
     def median(self) -> float | Missing:
@@ -156,8 +175,10 @@ class Result:
     """Everything a report shows. Mappings of stages are keyed and ordered as the catalogue."""
 
     run_id: str
-    manifest_sha256: str
+    manifest_sha256: str | Missing
     """Identifies the bundle: the manifest holds the hash of each of its files."""
+    origin: str
+    """What the numbers were read from, in words."""
     recorded_by: str | Missing
     """Program and version that recorded the bundle."""
     verdict: Verdict
@@ -191,35 +212,48 @@ class Result:
     """Largest uncertainty of a client's clock over the completed measured turns."""
     warmup_turns: tuple[Turn, ...]
     unfinished: tuple[Turn, ...]
-    """Every warmup or measured turn that was not completed."""
+    """The first warmup or measured turns that were not completed."""
     sources: Mapping[str, SourceHealth]
+    slowest: tuple[Turn, ...] = ()
+    """Some completed measured turns, the slowest first."""
+    timelines: tuple[Timeline, ...] = ()
+    remarks: tuple[str, ...] = ()
+    """What a reader must know of how the numbers were had, beyond the above."""
+    invalid: str | None = None
+    """Why the run measured its generator and not the target, if so."""
+    table: TurnTable | None = None
+    """The turns one by one, where they are known."""
 
 
 def summarise_bundle(bundle: Bundle) -> Result:
     """The result of a run. Raises nothing: a verified bundle has a result, if an empty one."""
-    warmup = tuple(turn for turn in bundle.turns if turn.phase is Phase.WARMUP)
-    measured = tuple(turn for turn in bundle.turns if turn.phase is Phase.MEASURED)
-    completed = tuple(turn for turn in measured if turn.outcome is Outcome.COMPLETED)
-    outcomes = _counted(turn.outcome for turn in measured)
-    span = _span(measured)
+    table = bundle.turns
+    warmup = tuple(table.warmup)
+    span = (
+        Span(table.begin, table.end)
+        if table.begin <= table.end
+        else Missing("no measured turn was seen")
+    )
     run, manifest = bundle.run, bundle.manifest
     used = memory(bundle.samples, bundle.target, run.gpu_index, _idle_span(warmup, span), span)
+    outcomes = _counted(table.outcomes)
     return Result(
         run_id=manifest.run_id,
         manifest_sha256=bundle.sha256,
+        origin="run bundle",
         recorded_by=" ".join(filter(None, (manifest.tool, manifest.version)))
         or Missing("the manifest does not say"),
-        verdict=_verdict(outcomes),
-        facts=_facts(run, bundle.target, completed),
+        verdict=verdict(outcomes),
+        facts=_facts(run, bundle.target, table),
         synthetic=bool(run.synthetic),
         stand_ins=run.stand_ins or (),
-        repeat=_told(run.repeat),
+        repeat=told(run.repeat),
         outcomes=outcomes,
-        unphased=sum(turn.phase is None for turn in bundle.turns),
-        startups=_counted(turn.startup or "unknown" for turn in completed),
-        inputs=_distinct(turn.input for turn in measured),
-        turns={s.key: _turn_stage(s, completed) for s in _of_scope(Scope.TURN)},
-        sessions=_sessions(bundle.sessions, measured),
+        unphased=table.unphased,
+        startups=_counted(table.startups),
+        inputs=tuple(table.inputs),
+        turns=_turn_stages(table),
+        sessions=_sessions(bundle.sessions, table.sessions),
         cold_start_s=run.cold_start.seconds
         if run.cold_start
         else Missing("the target was already running"),
@@ -227,19 +261,19 @@ def summarise_bundle(bundle: Bundle) -> Result:
         memory=used,
         memory_forecast=forecast(used, bundle.target),
         queue_depth=_queue_depth(bundle, span),
-        video=_video(completed),
-        drift_bases=_distinct(turn.drift.basis for turn in completed if turn.drift),
-        clock_uncertainty_seconds=max(
-            (
-                turn.clock.client_uncertainty_seconds
-                for turn in completed
-                if turn.clock and turn.clock.client_uncertainty_seconds is not None
-            ),
-            default=Missing("no client told how well its clock is known"),
-        ),
+        video=_video(table),
+        drift_bases=tuple(table.drift_bases),
+        clock_uncertainty_seconds=Missing("no client told how well its clock is known")
+        if table.clock_uncertainty is None
+        else table.clock_uncertainty,
         warmup_turns=warmup,
-        unfinished=tuple(t for t in warmup + measured if t.outcome is not Outcome.COMPLETED),
+        unfinished=tuple(t for t in (*warmup, *table.failed) if t.outcome is not Outcome.COMPLETED),
         sources=dict(sorted(bundle.target.sources.items())),
+        slowest=table.slowest,
+        timelines=_timelines(bundle),
+        remarks=(),
+        invalid=run.invalid,
+        table=table,
     )
 
 
@@ -255,19 +289,6 @@ def key_unit(stage: Stage) -> str:
     }[stage.unit]
 
 
-def value_source(stage: Stage, turn: Turn) -> str:
-    """Where a turn's value of a stage came from; empty when nobody told.
-
-    A value computed from marks names who saw each of them, since one that the exporter only
-    `estimated` deserves less trust.
-    """
-    source = turn.value_sources.get(stage.key, "")
-    seers = [turn.mark_sources.get(mark, "unknown") for mark in (stage.start, stage.end) if mark]
-    if source == _MARKS and seers:
-        return f"{source} ({' → '.join(seers)})"
-    return source
-
-
 def _of_scope(scope: Scope) -> tuple[Stage, ...]:
     return tuple(stage for stage in stages.STAGES.values() if stage.scope is scope)
 
@@ -277,15 +298,17 @@ def _distinct(items: Iterable[T | None]) -> tuple[T, ...]:
     return tuple(dict.fromkeys(item for item in items if item is not None))
 
 
-def _counted(items: Iterable[T]) -> dict[T, int]:
-    return dict(sorted(Counter(items).items(), key=lambda item: (-item[1], str(item[0]))))
+def _counted(counts: Mapping[T, int]) -> dict[T, int]:
+    return dict(sorted(counts.items(), key=lambda item: (-item[1], str(item[0]))))
 
 
-def _told(value: T | None) -> T | Missing:
+def told(value: T | None) -> T | Missing:
+    """The value, unless the benchmark was not told it."""
     return _NOT_TOLD if value is None or value == "" else value
 
 
-def _verdict(outcomes: Mapping[Outcome, int]) -> Verdict:
+def verdict(outcomes: Mapping[Outcome, int]) -> Verdict:
+    """What measured turns with these outcomes are worth as a whole."""
     total, completed = sum(outcomes.values()), outcomes.get(Outcome.COMPLETED, 0)
     reason = f"{completed} of {total} measured turns completed"
     if any(outcome in FAILURES for outcome in outcomes):
@@ -296,57 +319,59 @@ def _verdict(outcomes: Mapping[Outcome, int]) -> Verdict:
 # --- stages --------------------------------------------------------------------------------
 
 
-def _stage_result(
-    stage: Stage,
-    records: Sequence[Turn] | Sequence[Session],
-    nothing: Missing,
-    sources: tuple[str, ...],
-    bases: tuple[str, ...],
-) -> StageResult:
-    values = [record.values[stage.key] for record in records if stage.key in record.values]
-    lacking = [record.absent for record in records if stage.key not in record.values]
-    reason = why(stage, lacking) if lacking else nothing
-    return StageResult(
-        stage=stage,
-        statistics=summarise(values) if values else reason,
-        of=len(records),
-        gap=reason if values and lacking else None,
-        sources=sources,
-        bases=bases,
+def _turn_stages(table: TurnTable) -> dict[str, StageResult]:
+    columns = [table.column(stage.key) for stage in TURN_STAGES]
+    summaries = (
+        mapped(_summary, columns) if table.completed >= _MANY else list(map(_summary, columns))
     )
+    found = {}
+    for stage, column, (statistics, bins) in zip(TURN_STAGES, columns, summaries, strict=True):
+        lacking = table.reasons[stage.key]
+        nothing = Missing(stage.unseen) if stage.unseen else _NO_MEASURED
+        reason = why(stage, lacking) if lacking else nothing
+        found[stage.key] = StageResult(
+            stage=stage,
+            statistics=statistics or reason,
+            of=table.completed,
+            gap=reason if statistics and lacking else None,
+            sources=tuple(table.sources[stage.key]),
+            bases=tuple(table.bases[stage.key]),
+            values=Exact(column) if column else None,
+            distribution=bins,
+        )
+    return found
 
 
-def _turn_stage(stage: Stage, completed: Sequence[Turn]) -> StageResult:
-    seen = [turn for turn in completed if stage.key in turn.values]
-    return _stage_result(
-        stage,
-        completed,
-        Missing(stage.unseen) if stage.unseen else _NO_MEASURED,
-        _distinct(value_source(stage, turn) or None for turn in seen),
-        _distinct(
-            turn.bases.get(name)
-            for turn in seen
-            for name in (stage.key, stage.start, stage.end)
-            if name is not None
-        ),
-    )
+def _summary(column: array[float]) -> tuple[Statistics | None, Distribution | None]:
+    if not column:
+        return None, None
+    ordered = sorted(column)
+    return summarise_ordered(ordered), distribution(ordered)
 
 
-def _sessions(records: Sequence[Session], measured: Sequence[Turn]) -> dict[str, StageResult]:
+def _sessions(records: Sequence[Session], held: set[str]) -> dict[str, StageResult]:
     """A session counts when it held a measured turn: one that held only the warmup met a
     target that was not warm yet."""
-    held = {turn.session for turn in measured}
     counted = [record for record in records if record.session in held]
-    return {
-        stage.key: _stage_result(
-            stage,
-            counted,
-            Missing("no session with a measured turn was recorded"),
-            _distinct(sight.source.value for sight in stage.sights),
-            (),
+    found = {}
+    for stage in _of_scope(Scope.SESSION):
+        key = stage.key
+        column = array("d", (one.values[key] for one in counted if key in one.values))
+        lacking = Counter(one.absent.get(key, "") for one in counted if key not in one.values)
+        nothing = Missing("no session with a measured turn was recorded")
+        reason = why(stage, lacking) if lacking else nothing
+        statistics, bins = _summary(column)
+        found[key] = StageResult(
+            stage=stage,
+            statistics=statistics or reason,
+            of=len(counted),
+            gap=reason if statistics and lacking else None,
+            sources=_distinct(sight.source.value for sight in stage.sights),
+            bases=(),
+            values=Exact(column) if column else None,
+            distribution=bins,
         )
-        for stage in _of_scope(Scope.SESSION)
-    }
+    return found
 
 
 # --- times ---------------------------------------------------------------------------------
@@ -354,14 +379,6 @@ def _sessions(records: Sequence[Session], measured: Sequence[Turn]) -> dict[str,
 
 def _times(turn: Turn) -> list[float]:
     return [time for mark, time in turn.marks.items() if mark in stages.MARKS]
-
-
-def _span(turns: Sequence[Turn]) -> Span | Missing:
-    """From the first input to the last thing seen of any of the turns, failed ones included:
-    the target worked on those as well."""
-    begins = [turn.marks.get(stages.INPUT, min(_times(turn))) for turn in turns if _times(turn)]
-    ends = [max(_times(turn)) for turn in turns if _times(turn)]
-    return Span(min(begins), max(ends)) if begins else Missing("no measured turn was seen")
 
 
 def _idle_span(warmup: Sequence[Turn], measured: Span | Missing) -> Span | Missing:
@@ -382,29 +399,76 @@ def _warmup_seconds(warmup: Sequence[Turn]) -> float | Missing:
     value = first.values.get(stages.WARMUP.key)
     if value is None:
         value = stages.value_between(stages.WARMUP, first.marks)
-    return why(stages.WARMUP, [first.absent]) if value is None else value
+    return why(stages.WARMUP, [first.absent.get(stages.WARMUP.key, "")]) if value is None else value
 
 
 def _queue_depth(bundle: Bundle, span: Span | Missing) -> tuple[Series, ...] | Missing:
-    readings = [s for s in bundle.samples if s.name == stages.QUEUE_DEPTH.key]
-    if not readings:
+    levels = bundle.samples.of(stages.QUEUE_DEPTH.key)
+    if not levels:
         return not_seen(stages.QUEUE_DEPTH)
     if isinstance(span, Missing):
         return span
-    groups: dict[str, list[float]] = {}
-    for reading in readings:
-        if span.holds(reading.unix):
-            label = ", ".join(f"{name}={value}" for name, value in sorted(reading.labels.items()))
-            groups.setdefault(label, []).append(reading.value)
-    if not groups:
+    groups = {
+        label_text(level.labels): [value for at, value in level.readings if span.holds(at)]
+        for level in levels
+    }
+    if not any(groups.values()):
         return Missing("no reading during the measured turns")
-    return tuple(Series(label, summarise(groups[label])) for label in sorted(groups))
+    return tuple(
+        Series(label, summarise(groups[label])) for label in sorted(groups) if groups[label]
+    )
+
+
+def label_text(labels: Mapping[str, str]) -> str:
+    """`name=value`, sorted."""
+    return ", ".join(f"{name}={value}" for name, value in sorted(labels.items()))
+
+
+def _timelines(bundle: Bundle) -> tuple[Timeline, ...]:
+    table, samples = bundle.turns, bundle.samples
+    shown = [stage for _, of in TIMELINES for stage in of]
+    columns = [table.over_time(stage.key) for stage in shown]
+    lines = mapped(_line, columns) if table.completed >= _MANY else map(_line, columns)
+    points = {stage.key: line for stage, line in zip(shown, lines, strict=True)}
+    plots = [
+        Timeline(
+            title, key_unit(of[0]), tuple(Line(stage.title, points[stage.key]) for stage in of)
+        )
+        for title, of in TIMELINES
+    ]
+    plots += level_timelines(samples)
+    return tuple(plots)
+
+
+def _line(column: tuple[array[float], array[float]]) -> tuple[tuple[float, float], ...]:
+    return thinned(*column)
+
+
+def level_timelines(samples: Samples) -> list[Timeline]:
+    """Plots of the levels: accelerator memory and queues."""
+    return [
+        Timeline(
+            title,
+            unit,
+            tuple(
+                Line(
+                    label_text(level.labels) or "all",
+                    tuple((at, value * scale) for at, value in thinned(level.times, level.values)),
+                )
+                for level in samples.of(name)
+            ),
+        )
+        for title, unit, name, scale in (
+            ("Accelerator memory", "GiB", stages.VRAM_USED.name, 1.0 / GIB),
+            ("Queue depth", "items", stages.QUEUE_LEVEL.name, 1.0),
+        )
+    ]
 
 
 # --- facts ---------------------------------------------------------------------------------
 
 
-def _facts(run: Run, target: Target, completed: Sequence[Turn]) -> Facts:
+def _facts(run: Run, target: Target, table: TurnTable) -> Facts:
     started = datetime.fromtimestamp(run.started_unix, tz=UTC)
     host = target.host
     unknown_host = Missing("the exporter does not say")
@@ -416,11 +480,11 @@ def _facts(run: Run, target: Target, completed: Sequence[Turn]) -> Facts:
     ]
     return Facts(
         date=f"{started.year}/{started.month}/{started.day}",
-        model=_agreed(run.model, (turn.model for turn in completed)),
-        backend=_agreed(run.backend, (turn.backend for turn in completed)),
-        avatar=_agreed(run.avatar, (turn.avatar for turn in completed)),
-        technique=_told(run.technique),
-        weights=_told(run.weights),
+        model=_agreed(run.model, table.models),
+        backend=_agreed(run.backend, table.backends),
+        avatar=_agreed(run.avatar, table.avatars),
+        technique=told(run.technique),
+        weights=told(run.weights),
         hardware=_hardware(devices, target),
         driver=_driver(devices, target),
         runtime=", ".join(_distinct(device.runtime or None for device in devices))
@@ -432,20 +496,20 @@ def _facts(run: Run, target: Target, completed: Sequence[Turn]) -> Facts:
         memory_limit_bytes=(host.memory_limit_bytes if host else None) or unlimited,
         opentalking=_revision(run.opentalking_commit, run.opentalking_version),
         backend_revision=_revision(run.backend_commit, run.backend_version),
-        mode=_told(run.mode or target.mode),
-        input=_told(run.input),
-        prompt=_told(run.prompt),
-        audio=_told(run.audio),
-        tester=_told(run.tester),
-        notes=_told(run.notes),
+        mode=told(run.mode or target.mode),
+        input=told(run.input),
+        prompt=told(run.prompt),
+        audio=told(run.audio),
+        tester=told(run.tester),
+        notes=told(run.notes),
     )
 
 
-def _agreed(told: str | None, seen: Iterable[str | None]) -> str | Missing:
+def _agreed(known: str | None, seen: Iterable[str]) -> str | Missing:
     """What the benchmark was told, else what was seen, when that is one thing."""
-    if told:
-        return told
-    found = _distinct(seen)
+    if known:
+        return known
+    found = tuple(seen)
     if len(found) > 1:
         return Missing(f"the measured turns differ: {', '.join(found)}")
     return found[0] if found else _NOT_TOLD
@@ -481,36 +545,22 @@ def _driver(devices: Sequence[Accelerator], target: Target) -> str | Missing:
     return ", ".join(name if "driver" in name else f"driver {name}" for name in drivers)
 
 
-def _video(completed: Sequence[Turn]) -> Video:
+def _video(table: TurnTable) -> Video:
     return Video(
-        resolution=_common(completed, _resolution),
-        fps=_common(completed, lambda timing: timing.output_fps),
-        chunk_ms=_common(completed, _chunk_ms),
+        resolution=_common(table, (f"{width:g}×{height:g}" for width, height in table.resolutions)),
+        fps=_common(table, table.frame_rates),
+        chunk_ms=_common(table, table.chunks_ms),
     )
 
 
-def _resolution(timing: Timing) -> str | None:
-    if not timing.output_width or not timing.output_height:
-        return None
-    return f"{timing.output_width:g}×{timing.output_height:g}"
-
-
-def _chunk_ms(timing: Timing) -> float | None:
-    # A rate below 1 Hz is none, and dividing by a tiny one would leave the finite numbers.
-    if not timing.chunk_samples or not timing.sample_rate or timing.sample_rate < 1.0:
-        return None
-    return timing.chunk_samples / timing.sample_rate * 1000.0
-
-
-def _common(completed: Sequence[Turn], field: Callable[[Timing], T | None]) -> T | Missing:
+def _common(table: TurnTable, seen: Iterable[T]) -> T | Missing:
     """What the turns agree on; upstream leaves a field null, or zero, that it does not know."""
-    if not completed:
+    if not table.completed:
         return _NO_MEASURED
-    timings = [turn.timing for turn in completed if turn.timing]
-    if not timings:
+    if not table.timed:
         # The fields travel in the same event as the RTF, so they need the same switch.
         return not_seen(stages.RTF)
-    found = _distinct(field(timing) or None for timing in timings)
+    found = tuple(seen)
     if len(found) > 1:
         return Missing(f"the measured turns differ: {', '.join(map(str, found))}")
     return found[0] if found else Missing("speech.timing does not say")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from exporter import stages
 from report.absence import Missing
 from report.figures import exact, gib
-from report.page import Column
+from report.page import Column, UpstreamColumn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +46,19 @@ def row(result: Result) -> dict[Column, str | Missing]:
         Column.STEADY_FPS: _cell(result.turns[stages.STEADY_FPS.key].median, exact),
         Column.IDLE_VRAM: _cell(result.memory.idle, gib),
         Column.PEAK_VRAM: _cell(result.memory.peak, gib),
+    }
+
+
+def upstream_row(result: Result) -> dict[UpstreamColumn, str | Missing]:
+    """The cells of upstream's `result.csv`: the page's, and tester and RTF besides."""
+    cells = row(result)
+    own: dict[str, str | Missing] = {
+        UpstreamColumn.TESTER.name: result.facts.tester,
+        UpstreamColumn.RTF.name: _cell(result.turns[stages.RTF.key].median, exact),
+    }
+    return {
+        column: own[column.name] if column.name in own else cells[Column[column.name]]
+        for column in UpstreamColumn
     }
 
 

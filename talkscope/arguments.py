@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -46,3 +47,33 @@ def new_folder(wanted: Path | None) -> Path:
     except OSError as error:
         raise CommandError(f"--out {out}: {error.strerror}", Status.USAGE) from error
     return out.resolve()
+
+
+def instant(text: str) -> float:
+    """A point in time as seconds since the Unix epoch; ISO 8601 without an offset is UTC."""
+    try:
+        value = float(text)
+    except ValueError:
+        try:
+            told = datetime.fromisoformat(text)
+        except ValueError:
+            value = math.nan
+        else:
+            value = (told if told.tzinfo else told.replace(tzinfo=UTC)).timestamp()
+    if not 0.0 <= value <= 253_402_214_400.0:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no time: give 2026-05-20T10:00Z or seconds since 1970"
+        )
+    return value
+
+
+def min_change(text: str) -> tuple[float, bool]:
+    """A least change: (0.05, True) for `5%`, (50.0, False) for `50ms` or `50`."""
+    relative = text.endswith("%")
+    try:
+        value = float(text.removesuffix("%").removesuffix("ms"))
+    except ValueError:
+        value = 0.0
+    if not 0.0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a share such as 5% nor 50ms")
+    return (value / 100.0, True) if relative else (value, False)

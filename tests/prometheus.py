@@ -1,30 +1,32 @@
-"""A real Prometheus for tests, and promtool's opinion of an exposition."""
+"""A real Prometheus for tests and benchmarks: its store filled beforehand, or scraping.
+
+And promtool's opinion of an exposition.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from exporter import stages
 from tests.processes import free_port, process, program, wait_until
 
-CONFIGURATION = """\
-global: {{scrape_interval: 1s}}
-scrape_configs:
-  - job_name: talkscope
-    static_configs: [{{targets: ["{target}"]}}]
-"""
+Labels = Mapping[str, str]
 
 
+@dataclass(frozen=True)
 class Prometheus:
     """The HTTP API of one Prometheus."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url
+    url: str
 
     def query(self, expression: str) -> dict[tuple[str, ...], float]:
         """An instant query: label values, sorted by label, without the name → value."""
@@ -43,20 +45,36 @@ class Prometheus:
         return [exemplar for series in found for exemplar in series["exemplars"]]
 
 
+def backfill(store: Path, history: str) -> None:
+    """Put the samples of an OpenMetrics text into a store that no Prometheus has open."""
+    text = store.parent / "history.om"
+    text.write_text(history)
+    command = [program("promtool", "prometheus"), "tsdb", "create-blocks-from"]
+    command += ["--max-block-duration=100000h", "openmetrics", str(text), str(store)]
+    subprocess.run(command, check=True, capture_output=True)
+
+
 @contextlib.contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
-    """A real Prometheus that scrapes `target` (HOST:PORT) every second, exemplars included."""
-    configuration = folder / "prometheus.yml"
-    configuration.write_text(CONFIGURATION.format(target=target))
+def prometheus(folder: Path, *targets: str, history: str = "") -> Iterator[Prometheus]:
+    """A real Prometheus. `targets` (HOST:PORT) are scraped every second, exemplars included;
+    `history` is an OpenMetrics text whose samples are in its store when it starts."""
+    store = folder / "store"
+    if history:
+        backfill(store, history)
+    config = folder / "prometheus.yml"
+    jobs = [{"job_name": "talkscope", "static_configs": [{"targets": list(targets)}]}]
+    every = {"scrape_interval": "1s", "scrape_timeout": "1s"}
+    # YAML reads JSON.
+    config.write_text(json.dumps({"global": every, "scrape_configs": jobs if targets else []}))
     address = f"127.0.0.1:{free_port()}"
-    command = [program("prometheus", "prometheus"), f"--config.file={configuration}"]
-    command += [f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address={address}"]
-    command += ["--enable-feature=exemplar-storage"]
+    command = [program("prometheus", "prometheus"), f"--config.file={config}"]
+    command += [f"--storage.tsdb.path={store}", f"--web.listen-address={address}"]
+    command += ["--storage.tsdb.retention.time=10y", "--enable-feature=exemplar-storage"]
     with process(command, log=folder / "prometheus.log"):
 
         def ready() -> bool:
-            with contextlib.suppress(httpx.TransportError):
-                return httpx.get(f"http://{address}/-/ready").is_success
+            with contextlib.suppress(httpx.HTTPError):
+                return httpx.get(f"http://{address}/-/ready", timeout=1.0).is_success
             return False
 
         wait_until(ready, "Prometheus")
@@ -69,3 +87,80 @@ def remarks(exposition: bytes) -> bytes:
     done = subprocess.run(command, input=exposition, capture_output=True, check=False)
     said = done.stdout + done.stderr
     return said if done.returncode == 0 else said or b"promtool failed without a word"
+
+
+@dataclass
+class Life:
+    """One life of an exporter: what it counted, and when it was scraped."""
+
+    scrapes: list[float]
+    """Seconds since the epoch, ascending."""
+    instance: str = "exporter:9109"
+    turns: list[tuple[float, Labels, Mapping[str, float]]] = field(default_factory=list)
+    """When a turn ended, its model, backend and startup, and its values by catalogue key."""
+    levels: list[tuple[str, Labels, list[float]]] = field(default_factory=list)
+    """Family, labels and a value for each scrape; NaN may be among them."""
+
+    def lines(self) -> Iterator[str]:
+        """OpenMetrics samples, series by series, as the exporter would have been scraped."""
+        place = {"job": "talkscope", "instance": self.instance}
+        ordered = sorted(self.turns, key=lambda turn: turn[0])
+        seen = f"{stages.SESSIONS_SEEN.family}_total"
+        yield from self._counter(seen, place, [at for at, _, _ in ordered], born=-math.inf)
+        by: dict[tuple[str, tuple[tuple[str, str], ...]], list[tuple[float, float]]] = {}
+        outcomes: dict[tuple[tuple[str, str], ...], list[float]] = {}
+        for at, labels, values in ordered:
+            model = {name: labels[name] for name in ("model", "backend")}
+            outcomes.setdefault(
+                tuple(sorted({**model, "outcome": "completed"}.items())), []
+            ).append(at)
+            for key, value in values.items():
+                stage = stages.STAGES[key]
+                base = stage.to_base(value)
+                own = dict(labels)
+                if stage.is_signed:
+                    own["leads"] = "sound" if base > 0 else "picture"
+                by.setdefault((key, tuple(sorted(own.items()))), []).append((at, abs(base)))
+        for named, times in outcomes.items():
+            yield from self._counter(
+                f"{stages.TURNS.family}_total", {**place, **dict(named)}, times, born=times[0]
+            )
+        for (key, named), values in by.items():
+            stage, labels = stages.STAGES[key], {**place, **dict(named)}
+            for edge in (*stage.buckets, math.inf):
+                times = [at for at, value in values if value <= edge]
+                text = "+Inf" if math.isinf(edge) else f"{edge}"
+                name, le = f"{stage.family}_bucket", {**labels, "le": text}
+                yield from self._counter(name, le, times, born=values[0][0])
+            yield from self._sum(f"{stage.family}_sum", labels, values)
+        for name, labels, readings in self.levels:
+            for at, value in zip(self.scrapes, readings, strict=True):
+                yield f"{name}{_text({**place, **labels})} {value} {at}"
+
+    def _counter(
+        self, name: str, labels: Labels, times: list[float], *, born: float
+    ) -> Iterator[str]:
+        text, count = _text(labels), 0
+        for at in self.scrapes:
+            while count < len(times) and times[count] <= at:
+                count += 1
+            if at >= born:
+                yield f"{name}{text} {count} {at}"
+
+    def _sum(self, name: str, labels: Labels, values: list[tuple[float, float]]) -> Iterator[str]:
+        text, count, total = _text(labels), 0, 0.0
+        for at in self.scrapes:
+            while count < len(values) and values[count][0] <= at:
+                total += values[count][1]
+                count += 1
+            if count:
+                yield f"{name}{text} {total} {at}"
+
+
+def openmetrics(lives: Iterable[Life]) -> str:
+    """A text for `prometheus(history=…)`."""
+    return "\n".join([*(line for life in lives for line in life.lines()), "# EOF", ""])
+
+
+def _text(labels: Labels) -> str:
+    return "{" + ",".join(f'{name}="{value}"' for name, value in labels.items()) + "}"

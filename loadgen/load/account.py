@@ -152,9 +152,9 @@ class Account:
                 if entry["outcome"] in _BAD:
                     self.failures[entry["error"]["message"]] += 1
                 self._observe(entry["values"])
-                frozen = entry.get("media", {}).get("freezes")
-                if frozen is not None:
-                    self.freezes = (self.freezes or 0) + frozen
+                froze = entry["values"].get(stages.FREEZES.key)
+                if froze is not None:
+                    self.freezes = (self.freezes or 0) + round(froze)
                 self._write(TURNS, name, entry)
             case "failed":
                 self.failures[entry["message"]] += 1
@@ -260,7 +260,7 @@ class Account:
             "turns": dict(self.outcomes),
             "turns_cut_off": sum(worker.cut_off for worker in self.workers.values()),
             "refusals": self.refusals,
-            "freezes": self.freezes,
+            stages.FREEZES.key: self.freezes,
             "failures": dict(self.failures.most_common()),
             "stages": {stage.key: summary(self.all(stage)) for stage in SHOWN if self.all(stage)},
             "losses": self.losses,

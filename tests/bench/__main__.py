@@ -11,9 +11,11 @@ from tests.bench import (
     bench_cost,
     bench_drift,
     bench_loadgen,
+    compare_verdicts,
     exporter_events,
     exporter_load,
     loadgen_knee,
+    report_million,
 )
 from tests.bench.measurement import Measurement
 from tests.processes import ROOT
@@ -22,6 +24,7 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     accelerator_collect.NAME: accelerator_collect.run,
     bench_agent.NAME: bench_agent.run,
     bench_cost.NAME: bench_cost.run,
+    compare_verdicts.NAME: compare_verdicts.run,
     exporter_events.NAME: exporter_events.run,
     exporter_load.SCRAPE: exporter_load.scrape,
     exporter_load.RSS: exporter_load.rss,
@@ -31,6 +34,8 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     bench_loadgen.FLAT: bench_loadgen.flat,
     bench_drift.NAME: bench_drift.run,
     loadgen_knee.NAME: loadgen_knee.run,
+    report_million.BUNDLE: report_million.bundle,
+    report_million.WINDOW: report_million.window,
 }
 
 

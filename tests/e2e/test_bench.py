@@ -24,8 +24,8 @@ REACHABLE = [
     for stage in stages.STAGES.values()
     if stage.scope is stages.Scope.TURN
     and not stage.unseen
-    # Nothing is spoken here, and the bench's meter counts no freezes.
-    and stage not in (stages.ASR_FINAL_LATENCY, stages.STT, stages.FREEZES, stages.FROZEN)
+    # Nothing is spoken here, and nothing interrupted.
+    and stage not in (stages.ASR_FINAL_LATENCY, stages.STT, stages.INTERRUPT_LATENCY)
 ]
 
 

@@ -17,13 +17,18 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter import stages
-from report import BundleError, archive
-from report.archive import pack
-from report.bundle import read
+from report import BundleError, archive, lines, turn_lines
+from report.archive import LIMIT_BYTES, Region, pack
+from report.bundle import Bundle, read
+from report.decode import DecodeError, decode, parse
 from report.files import csv_text, json_text
 from report.markdown import render
+from report.records import Turn
 from report.result import summarise_bundle
-from tests.report.recording import Recording, full, run, seal, session, target, turn
+from report.turn_lines import TurnReader
+from tests.exporter import example
+from tests.report.example import good_run
+from tests.report.recording import Recording, full, run, seal, session, target, timing, turn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,8 +58,16 @@ def tarball(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> Path:
 
 
 def packed(bundle: Path, path: Path, root: str = "run-1") -> Path:
-    path.write_bytes(pack(root, {file.name: file.read_bytes() for file in bundle.iterdir()}))
+    files = {file.name: Region(file, 0, file.stat().st_size) for file in bundle.iterdir()}
+    with path.open("wb") as stream:
+        pack(root, files, stream)
     return path
+
+
+def same(one: Bundle, other: Bundle) -> bool:
+    """Whether all that a report shows of two bundles is the same."""
+    first, second = (json_text(summarise_bundle(bundle)) for bundle in (one, other))
+    return first == second and one.sha256 == other.sha256
 
 
 def reseal(bundle: Path, name: str, change: Callable[[bytes], bytes]) -> None:
@@ -68,20 +81,19 @@ def reseal(bundle: Path, name: str, change: Callable[[bytes], bytes]) -> None:
 
 def test_a_folder_and_its_archive_read_the_same(bundle: Path, tmp_path: Path) -> None:
     from_folder = read(bundle)
-    assert len(from_folder.turns) == 4
-    assert from_folder.turns[1].values[stages.TTFA.key] == 1500.0
-    assert read(packed(bundle, tmp_path / "a.tar.gz")) == from_folder
+    assert sorted(from_folder.turns.column(stages.TTFA.key)) == [1500.0, 1551.773, 1600.0]
+    assert same(read(packed(bundle, tmp_path / "a.tar.gz")), from_folder)
 
 
 def test_an_archive_may_hold_the_files_at_its_top(bundle: Path, tmp_path: Path) -> None:
     members = [(tarfile.TarInfo(f"./{f.name}"), f.read_bytes()) for f in bundle.iterdir()]
-    assert read(tarball(tmp_path / "a.tgz", *members)) == read(bundle)
+    assert same(read(tarball(tmp_path / "a.tgz", *members)), read(bundle))
 
 
 def test_an_archive_that_someone_else_packed_reads_the_same(bundle: Path, tmp_path: Path) -> None:
     # With an entry for the folder, owners and dates, as tar makes it.
     made = shutil.make_archive(str(tmp_path / "a"), "gztar", bundle.parent, bundle.name)
-    assert read(Path(made)) == read(bundle)
+    assert same(read(Path(made)), read(bundle))
 
 
 def test_what_a_newer_writer_adds_is_ignored(tmp_path: Path) -> None:
@@ -90,12 +102,12 @@ def test_what_a_newer_writer_adds_is_ignored(tmp_path: Path) -> None:
     recording.run["colour"] = "blue"
     (recording.write(tmp_path / "b", novelty=1) / "notes.txt").write_text("mine")
     found = read(tmp_path / "b")
-    assert found.turns[1].turn == 2
-    assert "notes.txt" not in found.files
+    assert found.turns.completed == 3
+    assert "notes.txt" not in found.manifest.files
 
 
 def test_a_run_without_any_turn_is_a_bundle(tmp_path: Path) -> None:
-    assert read(Recording().write(tmp_path / "b")).turns == ()
+    assert read(Recording().write(tmp_path / "b")).turns.outcomes == {}
 
 
 def test_what_the_benchmark_was_not_told_may_be_null(tmp_path: Path) -> None:
@@ -200,7 +212,7 @@ def test_a_manifest_cannot_ask_for_more_than_fits(bundle: Path) -> None:
     files = json.loads((bundle / "manifest.json").read_text())["files"]
     files["events.jsonl"]["bytes"] = 2**40
     seal(bundle, files=files)
-    assert "bytes in all, a bundle has 0 to 268435456" in refusal(bundle)
+    assert f"bytes in all, a bundle has 0 to {LIMIT_BYTES}" in refusal(bundle)
 
 
 def test_an_unreadable_file_is_told(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -455,3 +467,72 @@ def test_no_damage_to_a_tar_breaks_the_reader(
     raw[where : where + len(garbage)] = garbage
     (tmp_path / "a.tar.gz").write_bytes(gzip.compress(bytes(raw), 1))
     survives(tmp_path / "a.tar.gz")
+
+
+# --- the short way of reading a turn -------------------------------------------------------
+
+
+@FUZZ
+@given(data=st.data())
+def test_a_turn_reads_as_by_the_schema(data: st.DataObject) -> None:
+    record = example.turn(trace_id="ab" * 16, client_turn="1").to_json()
+    field = data.draw(st.sampled_from(sorted(record)))
+    value = data.draw(EXTREMES | JSON)
+    inner = record[field]
+    if isinstance(inner, dict) and inner and data.draw(st.booleans()):
+        inner[data.draw(st.sampled_from(sorted(inner)))] = value
+    elif data.draw(st.booleans()):
+        record[field] = value
+    line = json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass")
+
+    def outcome(read_line: Callable[[bytes], Turn]) -> object:
+        try:
+            return read_line(line)
+        except DecodeError as error:
+            return str(error)
+
+    assert outcome(TurnReader().read) == outcome(lambda raw: decode(Turn, parse(raw)))
+
+
+def test_what_the_exporter_writes_is_read_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Else a million turns would take twice as long, and nothing else would tell.
+    def whole(*_: object) -> None:
+        pytest.fail("the schema was asked")
+
+    record = example.turn(trace_id="ab" * 16, client_turn="1", chunks=[(1.0, 2.0)])
+    record.timing = timing()
+    line = json.dumps(record.to_json(), ensure_ascii=False).encode()
+    expected = decode(Turn, parse(line))
+    monkeypatch.setattr(turn_lines, "decode", whole)
+    assert TurnReader().read(line) == expected
+
+
+def test_a_large_file_is_read_the_same_by_several_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = good_run().write(tmp_path / "b")
+    alone = json_text(summarise_bundle(read(folder)))
+    monkeypatch.setattr(lines, "PARALLEL_FROM", 1)
+    monkeypatch.setattr("report.bundle.PARALLEL_FROM", 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert json_text(summarise_bundle(read(folder))) == alone
+
+
+def test_a_changed_large_file_is_told_before_what_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = good_run().write(tmp_path / "b")
+    monkeypatch.setattr(lines, "PARALLEL_FROM", 1)
+    monkeypatch.setattr("report.bundle.PARALLEL_FROM", 1)
+    (folder / "turns.jsonl").write_bytes((folder / "turns.jsonl").read_bytes().replace(b"{", b"["))
+    assert refusal(folder).startswith("/turns.jsonl: was changed after the run")
+
+
+def test_a_broken_line_of_a_large_file_has_its_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recording = good_run()
+    recording.turns[60]["outcome"] = "fine"
+    monkeypatch.setattr(lines, "PARALLEL_FROM", 1)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert refusal(recording.write(tmp_path / "b")).startswith('/turns.jsonl:61: outcome is "fine"')

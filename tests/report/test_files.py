@@ -326,6 +326,7 @@ def test_json_has_a_reason_wherever_it_has_no_value(recording: Recording, tmp_pa
             if "median" in node and "of" in node:
                 assert (node["n"] < node["of"] or not node["n"]) == bool(node["reason"])
                 assert (node["p95"] is None) == bool(node["p95_reason"])
+                assert (node["p99"] is None) == bool(node["p99_reason"])
             for inner in node.values():
                 check(inner)
         elif isinstance(node, list):
@@ -355,7 +356,7 @@ def test_the_same_bundle_gives_the_same_bytes_again_and_from_its_archive(tmp_pat
     first = write(build(bundle), tmp_path / "first", bundle)
     again = write(build(bundle), tmp_path / "again", bundle)
     packed = write(build(first.archive), tmp_path / "packed", first.archive)
-    for name in ("report", "result_json", "result_csv", "archive"):
+    for name in ("report", "html", "result_json", "result_csv", "archive"):
         data = getattr(first, name).read_bytes()
         assert getattr(again, name).read_bytes() == data
         assert getattr(packed, name).read_bytes() == data
@@ -378,10 +379,10 @@ def test_a_report_may_lie_in_its_own_bundle(tmp_path: Path) -> None:
     assert write(build(bundle), bundle, bundle).archive.read_bytes() == first
 
 
-def test_nothing_but_the_four_files_is_left(tmp_path: Path) -> None:
+def test_nothing_but_the_five_files_is_left(tmp_path: Path) -> None:
     written(full(), tmp_path)
     names = sorted(file.name for file in (tmp_path / "out").iterdir())
-    assert names == ["report.md", "result.csv", "result.json", "run-1.tar.gz"]
+    assert names == ["report.html", "report.md", "result.csv", "result.json", "run-1.tar.gz"]
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_partial_one(

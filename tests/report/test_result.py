@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
 from exporter import stages
 from exporter.stages import MemoryScope
-from report import build
+from report import build, turn_table
 from report.absence import Missing
+from report.markdown import render
 from report.records import InputKind, Outcome
 from report.result import Result, StageResult, Status, key_unit
-from report.summary import Statistics
+from report.summary import Quantile, Statistics
+from tests.report.example import good_run
 from tests.report.recording import (
     GIB,
     START,
@@ -97,7 +100,38 @@ def test_a_turn_of_nobodys_benchmark_is_left_out(result_of: Any) -> None:
 
 def test_twenty_turns_have_a_p95(result_of: Any) -> None:
     turns = [turn(n, values={KEY: 100.0 * n}) for n in range(1, 21)]
-    assert statistics(result_of(Recording(turns=turns)).turns[KEY]).p95 == 1900.0
+    assert statistics(result_of(Recording(turns=turns)).turns[KEY]).p95.value == 1900.0
+
+
+def test_figures_are_numpys_on_the_raw_records(result_of: Any) -> None:
+    recording = good_run()
+    result = result_of(recording)
+    raw = [record["values"] for record in recording.turns if record["phase"] == "measured"]
+    checked = 0
+    for key, one in result.turns.items():
+        values = np.array([values[key] for values in raw if key in values])
+        if not len(values):
+            assert isinstance(one.statistics, Missing)
+            continue
+        found = statistics(one)
+        assert found.n == len(values) == 120
+        assert found.mean == pytest.approx(np.mean(values))
+        assert found.median == pytest.approx(np.median(values))
+        for ours, q in ((found.p95, 95), (found.p99, 99)):
+            assert isinstance(ours, Quantile)
+            assert ours.value == np.percentile(values, q, method="inverted_cdf")
+        assert (found.minimum, found.maximum) == (values.min(), values.max())
+        checked += 1
+    assert checked >= 18
+
+
+def test_turns_that_are_not_listed_are_counted(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(turn_table, "KEPT", 2)
+    recording = Recording(turns=[vanished(n) for n in range(1, 6)])
+    result = build(recording.write(tmp_path / "b"))
+    assert result.outcomes == {Outcome.VANISHED: 5}
+    assert len(result.unfinished) == 2
+    assert "- and 3 more, not listed" in render(result)
 
 
 # --- verdict -------------------------------------------------------------------------------
@@ -180,6 +214,21 @@ def test_a_value_seen_in_some_turns_says_why_not_in_the_rest(result_of: Any) -> 
     turns = [turn(1, values={KEY: 5.0}), turn(2, absent={KEY: "TTS was down"})]
     found = result_of(Recording(turns=turns)).turns[KEY]
     assert (statistics(found).n, found.of, found.gap) == (1, 2, Missing("TTS was down"))
+
+
+def test_an_interval_that_ends_before_it_begins_is_no_value(result_of: Any) -> None:
+    turns = [turn(1, values={KEY: 5.0}), turn(2, values={KEY: -40_000.0})]
+    found = result_of(Recording(turns=turns)).turns[KEY]
+    assert (statistics(found).n, statistics(found).minimum) == (1, 5.0)
+    assert found.gap == Missing("it ends before it begins, as after a step of a clock")
+
+
+def test_a_cold_measured_turn_is_counted_and_not_mixed_with_the_rest(result_of: Any) -> None:
+    turns = [turn(1, startup="cold", values={KEY: 9000.0}), turn(2, values={KEY: 5.0})]
+    result = result_of(Recording(turns=turns))
+    assert (statistics(result.turns[KEY]).n, result.turns[KEY].of) == (1, 1)
+    assert result.startups == {"cold": 1, "steady": 1}
+    assert result.outcomes == {Outcome.COMPLETED: 2}
 
 
 def test_every_stage_of_the_catalogue_has_a_value_or_a_reason(result_of: Any) -> None:
