@@ -13,7 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 from exporter import __version__
-from talkscope import bench, compare, demo, doctor, history, load, report
+from talkscope import bench, compare, demo, doctor, history, load, probe, report
 from talkscope.status import CommandError, Status
 
 DESCRIPTION = """\
@@ -47,7 +47,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"talkscope {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for command in (bench, load, doctor, report, compare, history, demo):
+    for command in (bench, load, probe, doctor, report, compare, history, demo):
         command.add(commands)
     return parser
 
