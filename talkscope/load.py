@@ -370,6 +370,7 @@ def _complete_bundle(
         technique=run_file.DEMO_TECHNIQUE if target.demo else None,
         stand_ins=stand_ins,
         synthetic=bool(stand_ins),
+        invalid=_invalid(account["verdict"]),
         **run_file.of_demo(target.demo),
         client={
             "python": platform.python_version(),
@@ -378,6 +379,13 @@ def _complete_bundle(
             "os": f"{platform.system()} {platform.machine()} {''.join(platform.libc_ver())}",
         },
     )
+
+
+def _invalid(verdict: dict[str, Any]) -> str | None:
+    """Why the figures are the generator's own, as the report repeats it, or None."""
+    if not verdict["saturated"]:
+        return None
+    return f"{verdict['text'].removeprefix('invalid: ')}: {verdict['advice'] or 'add workers'}"
 
 
 def _missing_turns(bundle: Path) -> int:

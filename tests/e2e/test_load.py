@@ -208,6 +208,7 @@ def test_a_generator_that_lost_its_core_voids_its_run_and_says_what_it_needs(
     assert verdict["text"] == "invalid: generator saturated"
     assert verdict["workers_to_add"] >= 1
     assert f"advice: {verdict['advice']}" in run.stderr
+    assert "**Invalid: generator saturated: " in (run.out / "report.md").read_text()
     assert left_on(unified, run.sessions) == set()
     # The same command, with the core to itself.
     assert not good.account["verdict"]["saturated"]
