@@ -463,7 +463,10 @@ SESSION_CREATE = _interval(
     owner="OpenTalking",
     scope=Scope.SESSION,
     family="opentalking_session_create_seconds",
-    sights=_client("duration of POST /sessions"),
+    sights=(
+        *_client("duration of POST /sessions"),
+        Sight(Source.AGENT, "the server's own duration of that request", _AGENT_SWITCH),
+    ),
     page=True,
 )
 WEBRTC_FIRST_FRAME = _interval(

@@ -212,7 +212,10 @@ class TurnAssembler:
         if seen.state is not None and seen.state != upstream.SPEAKING_STATE:
             self._end_missed(state, seen.at)
         if seen.marks or seen.absent or seen.outcome:
-            record.marks.update(seen.marks)
+            for name, at in seen.marks.items():
+                # A client and the agent both tell of the creation, on clocks of their own: an
+                # interval must not begin on one and end on the other.
+                record.marks.setdefault(name, at)
             record.absent.update(seen.absent)
             if not state.has_news:
                 state.has_news = True

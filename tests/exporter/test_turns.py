@@ -676,3 +676,14 @@ class TestSessions:
 def test_every_stage_of_a_turn_has_a_value_or_a_reason(stage):
     [turn] = feed(TurnAssembler(), *speech(1000.0))
     assert (stage.key in turn.values) != (stage.key in turn.absent)
+
+
+def test_a_sessions_creation_is_told_by_one_clock_alone():
+    """By whoever tells first: the agent's instants and a client's are not mixed."""
+    assembler = TurnAssembler()
+    names = (stages.SESSION_REQUESTED, stages.SESSION_CREATED)
+    for began, took in ((1000.0, 0.08), (1000.5, 0.02)):
+        marks = dict(zip(names, (began, began + took), strict=True))
+        assembler.feed(SessionSeen(1001.0, "s", marks=marks))
+    [(record, _)] = assembler.take_sessions()
+    assert record.values[stages.SESSION_CREATE.key] == pytest.approx(80.0)
