@@ -56,12 +56,12 @@ class Settings:
     height: int
     fps: int
     benchmark_timing: bool
+    listen: tuple[str, int] | None = None
+    """Address and port of OpenTalking's HTTP; None: a free port of loopback."""
     provider: ProviderKnobs
     runtime: RuntimeKnobs
     agent: str | None = None
     """URL of the exporter that Talkscope's agent in OpenTalking reports to; None: no agent."""
-    listen: tuple[str, int] | None = None
-    """Address and port of OpenTalking's HTTP; None: a free port of loopback."""
 
 
 @dataclass(frozen=True)
