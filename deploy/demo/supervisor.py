@@ -165,6 +165,13 @@ def _parser() -> argparse.ArgumentParser:
         help="OpenTalking's speech.timing event",
     )
     parser.add_argument(
+        "--listen",
+        type=_listen,
+        metavar="HOST:PORT",
+        help="where OpenTalking answers HTTP, such as 0.0.0.0:8000 in a container (default: a free "
+        "port of loopback); WebRTC stays on loopback all the same",
+    )
+    parser.add_argument(
         "--timeout", type=_whole(1, 3600), default=120, help="for each process to be ready, s"
     )
     parser.add_argument(
@@ -178,16 +185,17 @@ def _parser() -> argparse.ArgumentParser:
         metavar="URL",
         help="run OpenTalking's processes under Talkscope's agent, which reports to this exporter",
     )
-    parser.add_argument(
-        "--listen",
-        type=_listen,
-        metavar="HOST:PORT",
-        help="where OpenTalking answers HTTP, such as 0.0.0.0:8000 in a container (default: a free "
-        "port of loopback); WebRTC stays on loopback all the same",
-    )
     add_arguments(parser, ProviderKnobs)
     add_arguments(parser, RuntimeKnobs)
     return parser
+
+
+def _listen(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    # All else would leave nothing on 127.0.0.1, where the supervisor itself looks.
+    if host not in (services.LOOPBACK, "0.0.0.0"):
+        raise argparse.ArgumentTypeError(f"HOST must be {services.LOOPBACK} or 0.0.0.0")
+    return host, _whole(1, 65535)(port)
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -197,14 +205,6 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
         return int(text)
 
     return parse
-
-
-def _listen(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    # All else would leave nothing on 127.0.0.1, where the supervisor itself looks.
-    if host not in (services.LOOPBACK, "0.0.0.0"):
-        raise argparse.ArgumentTypeError(f"HOST must be {services.LOOPBACK} or 0.0.0.0")
-    return host, _whole(1, 65535)(port)
 
 
 def _even(low: int, high: int) -> Callable[[str], int]:
@@ -231,10 +231,10 @@ def main() -> int:
             height=options.height,
             fps=options.fps,
             benchmark_timing=options.benchmark_timing,
+            listen=options.listen,
             provider=from_arguments(ProviderKnobs, options),
             runtime=from_arguments(RuntimeKnobs, options),
             agent=options.agent,
-            listen=options.listen,
         )
     except KnobError as error:
         parser.error(f"option --{error.knob.replace('_', '-')}: {error}")
