@@ -1,6 +1,5 @@
 """compose.yaml, its profiles and overlays, checked as far as that goes without an engine."""
 
-import functools
 import itertools
 import json
 import re
@@ -17,6 +16,7 @@ from exporter import config as exporter_config
 from exporter.agent import running, settings
 from grafana.__main__ import DATASOURCE
 from tests.deploy import composed
+from tests.deploy.programs import DEMO, LOCUST, PROBE, unknown_options
 from tests.processes import ROOT
 
 STACK = ROOT / "compose.yaml"
@@ -237,35 +237,13 @@ def test_the_exporter_accepts_its_environment(stack, tmp_path):
     assert (told.redis is not None) == ("redis" in stack)
 
 
-TALKSCOPE = (sys.executable, "-c", "from talkscope.cli import main; main()")
-PROBE = (*TALKSCOPE, "probe")
-# `locust --help` ends before it reads the locustfile, which adds our options. A process of its own,
-# since importing Locust patches the standard library.
-LOCUST = (
-    sys.executable,
-    "-c",
-    "from locust.argument_parser import get_parser\n"
-    "from loadgen.load.settings import add_arguments\n"
-    "parser = get_parser(default_config_files=[])\n"
-    "add_arguments(parser)\n"
-    "print(parser.format_help())",
-)
 PROGRAMS = {
     "probe": PROBE,
     "demo-viewer": PROBE,
     "locust-master": LOCUST,
     "locust-worker": LOCUST,
-    "demo": (sys.executable, "deploy/demo/supervisor.py"),
+    "demo": DEMO,
 }
-
-
-@functools.cache
-def help_of(*command):
-    done = subprocess.run(
-        [*command, "--help"], capture_output=True, text=True, check=False, cwd=ROOT
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_every_command_of_ours_is_checked():
@@ -275,15 +253,7 @@ def test_every_command_of_ours_is_checked():
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_our_programs_know_the_options_of_a_service(name):
-    if PROGRAMS[name] is LOCUST and not (ROOT / "loadgen/locustfile.py").is_file():
-        pytest.skip("loadgen/locustfile.py is not in this tree")
-    if PROGRAMS[name] is PROBE and " probe " not in help_of(*TALKSCOPE):
-        pytest.skip("talkscope has no command `probe` in this tree")
-    known = help_of(*PROGRAMS[name])
-    options = {word.split("=")[0] for word in PLAIN[name]["command"] if word.startswith("--")}
-    assert options
-    for option in options:
-        assert re.search(rf"(^|[ ,\[]){option}\b", known, re.MULTILINE), option
+    assert not unknown_options(PROGRAMS[name], PLAIN[name]["command"])
 
 
 def test_the_load_test_s_files_are_where_the_image_has_them():
@@ -293,7 +263,7 @@ def test_the_load_test_s_files_are_where_the_image_has_them():
     )
     command = PLAIN["locust-master"]["command"]
     scenario = command[command.index("--scenario") + 1]
-    assert (OVERLAYS / "scenarios" / Path(scenario).name).is_file()
+    assert (ROOT / "deploy/scenarios" / Path(scenario).name).is_file()
 
 
 def test_prometheus_asks_names_and_ports_that_the_stack_has():
