@@ -27,7 +27,7 @@ needs_kubectl = pytest.mark.skipif(
     shutil.which("kubectl") is None, reason="kubectl, which builds the manifests, is not installed"
 )
 
-# Of monitoring.coreos.com/v1, the fields that we use; built manifests were checked against the whole
+# Of monitoring.coreos.com/v1, the fields that we use; they were checked against the full
 # definitions of Prometheus Operator 0.93.
 RELABELING = {"targetLabel", "replacement", "action", "sourceLabels", "regex"}
 ENDPOINT = {"port", "interval", "scrapeTimeout", "relabelings"}
