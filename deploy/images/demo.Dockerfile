@@ -1,7 +1,7 @@
 # The real OpenTalking and OmniRT with stand-in models (deploy/demo), under Talkscope's agent. For
 # looking at the stack without a deployment; not for production. Build from the repository's root:
 #   docker build -f deploy/images/demo.Dockerfile -t talkscope-demo .
-# Build arguments as in exporter.Dockerfile. 900 MB.
+# Build arguments as in exporter.Dockerfile. 770 MB over its base.
 ARG BASE=python:3.11.13-slim-bookworm
 
 FROM ${BASE} AS build

@@ -410,3 +410,47 @@ def test_make_secrets_writes_random_ones_once(tmp_path):
     assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
     assert make() == written
     assert "/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+
+
+class TestMerge:
+    """The merge itself, which every check above stands on."""
+
+    @pytest.fixture
+    def merged(self, tmp_path):
+        def merge(*texts, **environment):
+            paths = []
+            for number, text in enumerate(texts):
+                paths.append(tmp_path / f"{number}.yaml")
+                paths[-1].write_text(text)
+            return composed.load(*paths, environment=environment)
+
+        return merge
+
+    def test_mappings_merge_lists_grow_and_commands_are_replaced(self, merged):
+        assert merged(
+            "a: {environment: {A: 1, B: 1}, secrets: [x], command: [x, y]}",
+            "a: {environment: {B: 2, C: 2}, secrets: [y], command: [z]}",
+        ) == {
+            "a": {"environment": {"A": 1, "B": 2, "C": 2}, "secrets": ["x", "y"], "command": ["z"]}
+        }
+
+    def test_one_place_has_one_mount(self, merged):
+        volumes = merged("volumes: ['a:/x', 'b:/y:ro']", "volumes: ['c:/x:ro']")["volumes"]
+        assert volumes == ["b:/y:ro", "c:/x:ro"]
+
+    def test_a_key_without_a_value_takes_one(self, merged):
+        assert merged("networks: {target: }", "networks: {target: {external: true}}") == {
+            "networks": {"target": {"external": True}}
+        }
+
+    def test_variables_are_filled_in_as_compose_does(self, merged):
+        text = "a: '${A:-x}-${B-y}-${C:?say C}-$$D'"
+        assert merged(text, A="", B="", C="c") == {"a": "x--c-$D"}
+        with pytest.raises(composed.UnsetError, match="C: say C"):
+            merged(text)
+
+
+def test_every_overlay_and_profile_is_explained():
+    told = (OVERLAYS / "README.md").read_text()
+    for name in (*(f"`{path.name}`" for path in OVERLAYS.glob("*.yaml")), *PROFILES):
+        assert name in told
