@@ -30,6 +30,17 @@ test: setup tools gcc ## lint, type-check and run all tests, end to end included
 bench: setup gcc ## run the benchmarks of tests/bench, or one: make bench NAME=bench-cost
 	$(BIN)/python -m tests.bench $(NAME)
 
+SECRETS := grafana_admin_password ingest_token
+.PHONY: secrets
+secrets: ## write random secrets for compose.yaml into secrets/, unless they are there
+# Readable for the users inside the containers; the folder keeps other users of this machine out.
+	@mkdir -p -m 700 secrets
+	@for name in $(SECRETS); do \
+	  test -s secrets/$$name && continue; \
+	  head -c 24 /dev/urandom | base64 | tr '+/' '-_' > secrets/$$name && chmod 444 secrets/$$name && \
+	  echo "secrets/$$name written"; \
+	done
+
 .PHONY: setup
 setup: $(VENV)/stamp target ## install everything, without running anything
 

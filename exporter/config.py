@@ -2,7 +2,8 @@
 
 What comes in: an argument list. What goes out: a `Config`. Every setting is one entry of
 `SETTINGS`, from which flags, variables, keys of the file, help and reference table follow.
-A flag wins over a variable, a variable over the file, the file over the default.
+A flag wins over a variable, a variable over the file, the file over the default. What may be a
+secret can also come from a file of its own, as container platforms hand secrets over.
 """
 
 from __future__ import annotations
@@ -262,11 +263,18 @@ class Setting:
     """Whether a reload can change it in the running process."""
     has_flag: bool = True
     """False for secrets: command lines are visible to every user of the machine."""
+    from_file: bool = False
+    """Whether the variable `<variable>_FILE` may name a file that holds the value and no more."""
 
     @property
     def flag(self) -> str:
         """`--ready-file` for `ready_file`."""
         return "--" + self.key.replace("_", "-")
+
+    @property
+    def file_variable(self) -> str:
+        """`REDIS_URL_FILE` for `REDIS_URL`; of meaning where `from_file` is set."""
+        return f"{self.variable}_FILE"
 
 
 SETTINGS: Final[tuple[Setting, ...]] = (
@@ -274,10 +282,11 @@ SETTINGS: Final[tuple[Setting, ...]] = (
     Setting(
         "redis",
         "the Redis of a split deployment; rediss:// for TLS, user, password and database in the "
-        "URL (with a password, prefer the variable to the flag)",
+        "URL (with a password, prefer the variable or its file to the flag)",
         _redis_url,
         "REDIS_URL",
         "URL",
+        from_file=True,
     ),
     Setting(
         "omnirt",
@@ -293,6 +302,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         _secret,
         "TALKSCOPE_OMNIRT_API_KEY",
         has_flag=False,
+        from_file=True,
     ),
     Setting(
         "npu_exporter",
@@ -426,6 +436,7 @@ SETTINGS: Final[tuple[Setting, ...]] = (
         "TALKSCOPE_INGEST_TOKEN",
         live=True,
         has_flag=False,
+        from_file=True,
     ),
     Setting(
         "cors_origins",
@@ -497,8 +508,8 @@ def parse(
     for setting in SETTINGS:
         if (told := flags.get(setting.key)) is not None:
             values[setting.key] = setting.read(setting.flag, told)
-        elif told := env.get(setting.variable):
-            values[setting.key] = setting.read(setting.variable, told)
+        elif (named := _from_environment(setting, env)) is not None:
+            values[setting.key] = setting.read(*named)
         elif (told := content.get(setting.key)) is not None:
             values[setting.key] = setting.read(f"{path}: {setting.key}", told)
         else:
@@ -508,6 +519,29 @@ def parse(
     if values["log"] is not None and values["log_command"] is not None:
         raise ConfigError("--log and --log-command are two ways to the same log; give one of them")
     return Config(**values)
+
+
+def _from_environment(setting: Setting, env: Mapping[str, str]) -> tuple[str, str] | None:
+    """The variable that tells the setting, and what it tells; an empty one tells nothing."""
+    told = env.get(setting.variable)
+    named = env.get(setting.file_variable) if setting.from_file else None
+    if not named:
+        return (setting.variable, told) if told else None
+    if told:
+        raise ConfigError(
+            f"{setting.variable} and {setting.file_variable} are both set; give one of them"
+        )
+    try:
+        content = Path(named).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise ConfigError(
+            f"{setting.file_variable}: cannot read {named}: {error.strerror}"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{setting.file_variable}: {named} is not UTF-8 text") from error
+    if not content:
+        raise ConfigError(f"{setting.file_variable}: {named} is empty; write the value into it")
+    return setting.file_variable, content
 
 
 def changed(old: Config, new: Config) -> tuple[list[str], list[str]]:
@@ -523,7 +557,8 @@ def reference() -> str:
         flag = f"`{s.flag}{f' {s.metavar}' if s.metavar else ''}`" if s.has_flag else "none"
         default = f"`{s.shown_default}`" if s.shown_default else ""
         live = "live" if s.live else "restart"
-        lines.append(f"| `{s.key}` | {flag} | `{s.variable}` | {default} | {live} | {s.meaning} |")
+        variable = f"`{s.variable}`" + (f" or `{s.file_variable}`" if s.from_file else "")
+        lines.append(f"| `{s.key}` | {flag} | {variable} | {default} | {live} | {s.meaning} |")
     return "\n".join(lines)
 
 

@@ -56,6 +56,8 @@ class Settings:
     height: int
     fps: int
     benchmark_timing: bool
+    listen: tuple[str, int] | None = None
+    """Address and port of OpenTalking's HTTP; None: a free port of loopback."""
     provider: ProviderKnobs
     runtime: RuntimeKnobs
     agent: str | None = None
@@ -106,6 +108,14 @@ def free_ports() -> Ports:
     raise NotInstalledError(
         f"no free port on {LOOPBACK} between {PORTS.start} and {PORTS.stop - 1}"
     )
+
+
+def ports_for(settings: Settings) -> Ports:
+    """Return free ports, but OpenTalking's as asked for."""
+    ports = free_ports()
+    if settings.listen is None:
+        return ports
+    return dataclasses.replace(ports, opentalking=settings.listen[1])
 
 
 def opentalking_python(venvs: Path) -> Path:
@@ -189,7 +199,7 @@ def opentalking_unified(settings: Settings, ports: Ports) -> Service:
     return Service(
         "opentalking",
         ports.opentalking,
-        [str(python), *script, f"--host={LOOPBACK}", f"--port={ports.opentalking}"],
+        [str(python), *script, f"--host={_host(settings)}", f"--port={ports.opentalking}"],
         _opentalking_environment(settings, ports),
         _opentalking_probe(settings, ports),
     )
@@ -201,7 +211,7 @@ def opentalking_api(settings: Settings, ports: Ports) -> Service:
         "opentalking",
         ports.opentalking,
         _entry_point(settings, "apps.api.main", "opentalking-api"),
-        _opentalking_environment(settings, ports) | _split_environment(ports),
+        _opentalking_environment(settings, ports) | _split_environment(settings, ports),
         _opentalking_probe(settings, ports),
     )
 
@@ -216,7 +226,7 @@ def opentalking_worker(settings: Settings, ports: Ports) -> Service:
         "worker",
         ports.worker,
         _entry_point(settings, "opentalking.runtime.main", "opentalking-worker"),
-        _opentalking_environment(settings, ports) | _split_environment(ports),
+        _opentalking_environment(settings, ports) | _split_environment(settings, ports),
         missing,
     )
 
@@ -280,10 +290,14 @@ def _opentalking_environment(settings: Settings, ports: Ports) -> dict[str, str]
     }
 
 
-def _split_environment(ports: Ports) -> dict[str, str]:
+def _host(settings: Settings) -> str:
+    return settings.listen[0] if settings.listen else LOOPBACK
+
+
+def _split_environment(settings: Settings, ports: Ports) -> dict[str, str]:
     return {
         "OPENTALKING_REDIS_URL": f"redis://{LOOPBACK}:{ports.redis}/0",
-        "OPENTALKING_API_HOST": LOOPBACK,
+        "OPENTALKING_API_HOST": _host(settings),
         "OPENTALKING_API_PORT": str(ports.opentalking),
         "OPENTALKING_WORKER_HOST": LOOPBACK,
         "OPENTALKING_WORKER_PORT": str(ports.worker),

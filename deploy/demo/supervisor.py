@@ -166,6 +166,13 @@ def _parser() -> argparse.ArgumentParser:
         help="OpenTalking's speech.timing event",
     )
     parser.add_argument(
+        "--listen",
+        type=_listen,
+        metavar="HOST:PORT",
+        help="where OpenTalking answers HTTP, such as 0.0.0.0:8000 in a container (default: a free "
+        "port of loopback); WebRTC stays on loopback all the same",
+    )
+    parser.add_argument(
         "--timeout", type=_whole(1, 3600), default=120, help="for each process to be ready, s"
     )
     parser.add_argument(
@@ -190,6 +197,14 @@ def _parser() -> argparse.ArgumentParser:
     add_arguments(parser, ProviderKnobs)
     add_arguments(parser, RuntimeKnobs)
     return parser
+
+
+def _listen(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    # All else would leave nothing on 127.0.0.1, where the supervisor itself looks.
+    if host not in (services.LOOPBACK, "0.0.0.0"):
+        raise argparse.ArgumentTypeError(f"HOST must be {services.LOOPBACK} or 0.0.0.0")
+    return host, _whole(1, 65535)(port)
 
 
 def _whole(low: int, high: int) -> Callable[[str], int]:
@@ -232,6 +247,7 @@ def main() -> int:
             height=options.height,
             fps=options.fps,
             benchmark_timing=options.benchmark_timing,
+            listen=options.listen,
             provider=from_arguments(ProviderKnobs, options),
             runtime=from_arguments(RuntimeKnobs, options),
             agent=options.agent,

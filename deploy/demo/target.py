@@ -70,7 +70,7 @@ class Target:
 
     async def start(self) -> None:
         """Start everything and return when all of it is ready."""
-        settings, ports = self._settings, services.free_ports()
+        settings, ports = self._settings, services.ports_for(self._settings)
         surroundings = [services.provider(settings, ports)]
         measured = [services.omnirt(settings, ports)]
         if settings.mode == "split":

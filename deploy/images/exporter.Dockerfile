@@ -21,7 +21,8 @@ RUN /opt/venv/bin/pip install --no-deps /src \
  && /opt/venv/bin/pip install --no-deps --target /opt/talkscope /src \
  && rm -rf /opt/talkscope/loadgen /opt/talkscope/report /opt/talkscope/talkscope /opt/talkscope/bin \
  && /opt/venv/bin/pip uninstall -y pip setuptools \
- && find /opt -name __pycache__ -prune -exec rm -rf {} +
+ && find /opt -name __pycache__ -prune -exec rm -rf {} + \
+ && mkdir /opt/agent
 
 FROM ${BASE}
 LABEL org.opencontainers.image.title="talkscope-exporter" \
@@ -29,11 +30,14 @@ LABEL org.opencontainers.image.title="talkscope-exporter" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/venv /opt/venv
 COPY --from=build /opt/talkscope /opt/talkscope
+# A new volume mounted here belongs to the user below, who copies /opt/talkscope into it for
+# OpenTalking's containers: deploy/compose/agent.yaml.
+COPY --from=build --chown=65532:65532 /opt/agent /agent
 ENV PATH=/opt/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 \
     TALKSCOPE_LISTEN=0.0.0.0:9109
 USER 65532:65532
 EXPOSE 9109
 HEALTHCHECK --interval=10s --timeout=3s --start-period=10s \
-  CMD ["python3", "-c", "import urllib.request as r; r.urlopen('http://127.0.0.1:9109/healthz', timeout=2)"]
+  CMD ["python3", "-c", "import os, urllib.request as r; port = os.environ['TALKSCOPE_LISTEN'].rpartition(':')[2]; r.urlopen(f'http://127.0.0.1:{port}/healthz', timeout=2)"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["python3", "-m", "exporter"]

@@ -16,6 +16,7 @@ COPY report /src/report
 COPY talkscope /src/talkscope
 RUN /opt/venv/bin/pip install --no-deps /src \
  && /opt/venv/bin/pip uninstall -y pip setuptools \
+ && ln -s "$(cd /opt/venv && ls -d lib/python3.*/site-packages/loadgen)" /opt/venv/loadgen \
  && find /opt -name __pycache__ -prune -exec rm -rf {} +
 
 FROM ${BASE}

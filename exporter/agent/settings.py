@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
 EXPORTER: Final = "TALKSCOPE_EXPORTER"
 QUEUE: Final = "TALKSCOPE_AGENT_QUEUE"
 TOKEN: Final = "TALKSCOPE_TOKEN"
+TOKEN_FILE: Final = "TALKSCOPE_TOKEN_FILE"
 
 DEFAULT_QUEUE: Final = 10_000
 
@@ -47,4 +49,21 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
     queue = environment.get(QUEUE, "") or str(DEFAULT_QUEUE)
     if not queue.isdecimal() or int(queue) < 1:
         raise SettingsError(f"{QUEUE}={queue!r} is not a whole number of at least 1")
-    return Settings(url, int(queue), environment.get(TOKEN) or None)
+    return Settings(url, int(queue), _token(environment))
+
+
+def _token(environment: Mapping[str, str]) -> str | None:
+    told, named = environment.get(TOKEN), environment.get(TOKEN_FILE)
+    if not named:
+        return told or None
+    if told:
+        raise SettingsError(f"{TOKEN} and {TOKEN_FILE} are both set; give one of them")
+    try:
+        token = Path(named).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise SettingsError(f"{TOKEN_FILE}: cannot read {named}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"{TOKEN_FILE}: {named} is not UTF-8 text") from error
+    if not token:
+        raise SettingsError(f"{TOKEN_FILE}: {named} is empty; write the token into it")
+    return token

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+import services
 
 from .conftest import DEMO
 
@@ -176,6 +177,15 @@ def test_a_signal_stops_everything_in_good_order(supervise, number):
 
 
 @pytest.mark.e2e
+def test_opentalking_answers_where_it_is_told_to(supervise, http_json):
+    port = services.free_ports().opentalking
+    supervised = supervise("--mode=unified", f"--listen=0.0.0.0:{port}")
+    assert supervised.until_ready()["opentalking"]["url"] == f"http://127.0.0.1:{port}"
+    # All of 127.0.0.0/8 is this machine's: another address of it, as another machine would use.
+    assert http_json(f"http://127.0.0.2:{port}/models")["statuses"]
+
+
+@pytest.mark.e2e
 def test_the_end_of_stdin_stops_everything_if_asked_to(supervise):
     supervised = supervise("--mode=unified", "--stop-on-stdin-eof")
     supervised.until_ready()
@@ -261,6 +271,8 @@ def supervisor(*options, environment=None, stdin=None):
         (["--mode=unified", "--dir=x", "--width=255"], "--width: must be even"),
         (["--mode=unified", "--dir=x", "--fps=0"], "--fps: must be a whole number from 1 to 60"),
         (["--mode=unified", "--dir=x", "--chunk-ms=-1"], "--chunk-ms: chunk_ms: must lie between"),
+        (["--mode=unified", "--dir=x", "--listen=8000"], "--listen: HOST must be 127.0.0.1 or 0"),
+        (["--mode=unified", "--dir=x", "--listen=127.0.0.1:0"], "number from 1 to 65535"),
         (
             ["--mode=unified", "--dir=x", "--slice-len=no"],
             "--slice-len: slice_len: must be a whole",

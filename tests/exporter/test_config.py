@@ -129,6 +129,55 @@ def test_secrets_have_no_flag_and_are_not_printed():
 
 
 @pytest.mark.parametrize(
+    ("variable", "key", "value"),
+    [
+        ("REDIS_URL", "redis", "redis://u:s3cret@h:6379/0"),
+        ("TALKSCOPE_OMNIRT_API_KEY", "omnirt_api_key", "s3cret"),
+        ("TALKSCOPE_INGEST_TOKEN", "ingest_token", "s3cret"),
+    ],
+)
+def test_a_secret_can_come_from_a_file_of_its_own(tmp_path, variable, key, value):
+    secret = tmp_path / "secret"
+    secret.write_text(f"{value}\n")
+    # Compose hands over variables that are not set as empty ones.
+    config = read(**{f"{variable}_FILE": str(secret), variable: ""})
+    assert getattr(config, key) == value
+    with pytest.raises(ConfigError, match=f"{variable} and {variable}_FILE are both set"):
+        read(**{f"{variable}_FILE": str(secret), variable: value})
+
+
+def test_a_rotated_secret_is_read_again(tmp_path):
+    secret = tmp_path / "token"
+    secret.write_text("old")
+    old = read(TALKSCOPE_INGEST_TOKEN_FILE=str(secret))
+    secret.write_text("new")
+    new = read(TALKSCOPE_INGEST_TOKEN_FILE=str(secret))
+    assert (old.ingest_token, new.ingest_token) == ("old", "new")
+    assert changed(old, new) == (["ingest_token"], [])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "TALKSCOPE_INGEST_TOKEN_FILE: cannot read .*token: No such file"),
+        (b"\n", "TALKSCOPE_INGEST_TOKEN_FILE: .*token is empty"),
+        (b"\xff\n", "TALKSCOPE_INGEST_TOKEN_FILE: .*token is not UTF-8 text"),
+        (b"two words\n", "TALKSCOPE_INGEST_TOKEN_FILE must be printable ASCII without spaces"),
+    ],
+)
+def test_a_file_that_holds_no_secret_is_named(tmp_path, content, message):
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=message):
+        read(TALKSCOPE_INGEST_TOKEN_FILE=str(path))
+
+
+def test_other_settings_have_no_file_of_their_own(tmp_path):
+    assert read(TALKSCOPE_LOG_LEVEL_FILE=str(tmp_path / "nothing")).log_level == "info"
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("pol_interval: 1\n", "unknown key 'pol_interval'; the nearest known one is 'poll_"),

@@ -1,6 +1,13 @@
 import pytest
 
-from exporter.agent.settings import EXPORTER, QUEUE, TOKEN, SettingsError, from_environment
+from exporter.agent.settings import (
+    EXPORTER,
+    QUEUE,
+    TOKEN,
+    TOKEN_FILE,
+    SettingsError,
+    from_environment,
+)
 
 URL = "http://127.0.0.1:9464"
 
@@ -29,3 +36,25 @@ def test_all_can_be_told():
 def test_what_is_wrong_is_named(environment, variable):
     with pytest.raises(SettingsError, match=variable):
         from_environment(environment)
+
+
+def test_the_token_can_come_from_a_file(tmp_path):
+    secret = tmp_path / "token"
+    secret.write_text("secret\n")
+    assert from_environment({EXPORTER: URL, TOKEN_FILE: str(secret), TOKEN: ""}).token == "secret"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "cannot read"), (b"\n", "is empty"), (b"\xff", "not UTF-8")]
+)
+def test_a_file_that_holds_no_token_is_named(tmp_path, content, message):
+    path = tmp_path / "token"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError, match=f"{TOKEN_FILE}: .*{message}"):
+        from_environment({EXPORTER: URL, TOKEN_FILE: str(path)})
+
+
+def test_two_tokens_are_one_too_many(tmp_path):
+    with pytest.raises(SettingsError, match="both set"):
+        from_environment({EXPORTER: URL, TOKEN: "a", TOKEN_FILE: str(tmp_path / "token")})
