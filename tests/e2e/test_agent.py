@@ -16,6 +16,7 @@ from exporter.agent.hooks import HOOKS
 from exporter.stages import Outcome
 from loadgen.marks import NullSink
 from loadgen.media.meter import MediaMeter
+from loadgen.media.onset import by_number
 from loadgen.opentalking import OpenTalking
 from loadgen.session import Session, SessionConfig
 from loadgen.turn import TextInput
@@ -34,15 +35,15 @@ BITS_32 = 0xFFFFFFFF
 class _Meter(MediaMeter):
     """Keeps the RTP timestamps of what it takes for the first talking frame and sound."""
 
-    def __init__(self):
-        super().__init__()
+    def __init__(self, **options):
+        super().__init__(**options)
         self.firsts = []
 
-    def end_turn(self):
-        frame = self._first_talking(sorted(self._frames, key=lambda f: f.timestamp))
-        sound = min(self._audio, key=lambda a: a.timestamp)
-        self.firsts.append((frame.timestamp & BITS_32, sound.timestamp & BITS_32))
-        return super().end_turn()
+    def end_turn(self, told=None):
+        frame = by_number(self._frames, self._numbers, self._begin)
+        sound = min(timestamp for timestamp, _ in self._sounds)
+        self.firsts.append((frame.timestamp & BITS_32, sound & BITS_32))
+        return super().end_turn(told)
 
 
 async def _speak(target: children.DemoTarget, turns: int) -> tuple[list[Outcome], Any]:

@@ -15,7 +15,7 @@ from exporter import stages, upstream
 from tests.e2e.conftest import attach, bench, counters, running, session_state
 from tests.processes import wait_until
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
 REPEAT = 2
 
