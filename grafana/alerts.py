@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from exporter import stages
 from exporter.stages import Outcome, Stage
-from grafana import rules
+from grafana import names, rules
 from grafana.queries import BY_TARGET, family, share_above
 
 RUNBOOKS: Final = "https://github.com/talkscope/talkscope/blob/main/docs/runbooks"
@@ -42,6 +42,14 @@ DRIFT_PAGE_S: Final = (0.09, -0.185)
 """ITU-R BT.1359-1: thresholds of detectability and of acceptability; sound early, sound late."""
 
 NOMINAL_FPS: Final = 25.0
+
+PROBE: Final = 'job="talkscope-probe"'
+"""Selector of the synthetic viewer's series; the job is of deploy/prometheus/prometheus.yml."""
+
+FLAGGED_SHARE: Final = 0.1
+"""Share of a generator's windows that may be flagged before it voids its run, and `FLAGGED_LEAST`
+of them at the least: loadgen/load/verdict.py."""
+FLAGGED_LEAST: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +172,16 @@ def _turns_lost(outcome: Outcome, alert: str, share: float, what: str, runbook: 
     )
 
 
+def _flagged(window: str) -> str:
+    # A window may carry several flags, and counts once.
+    return f"max by (instance) (increase({names.WINDOWS_FLAGGED}[{window}]))"
+
+
+def flagged_share(window: str) -> str:
+    """Of each generator: share (0 to 1) of its windows that are flagged for the commonest sign."""
+    return f"{_flagged(window)} / max by (instance) (increase({names.WINDOWS}[{window}]))"
+
+
 def _alerts() -> Iterator[Alert]:
     yield _regression(stages.PERCEIVED_TTFV, "TTFVRegression", "page")
     yield _regression(stages.TTFV, "ServerTTFVRegression", "warning")
@@ -234,7 +252,7 @@ def _alerts() -> Iterator[Alert]:
     yield _turns_lost(Outcome.NO_MEDIA, "TurnsWithoutMedia", 0.01, "play nothing", "turns-fail")
     yield Alert(
         name="TalkscopeExporterDown",
-        expr='up{job="talkscope"} == 0',
+        expr=f'{names.UP}{{job="talkscope"}} == 0',
         lasts="1m",
         severity="page",
         summary="The exporter {{ $labels.instance }} cannot be scraped",
@@ -244,7 +262,7 @@ def _alerts() -> Iterator[Alert]:
     yield Alert(
         name="TalkscopeSourceDown",
         # A source that never delivered is not there by intent, such as an accelerator.
-        expr="talkscope_source_up == 0 and talkscope_source_last_seen_timestamp_seconds > 0",
+        expr=f"{names.SOURCE_UP} == 0 and {names.SOURCE_SEEN} > 0",
         lasts="2m",
         severity="warning",
         summary="The exporter has lost its source {{ $labels.source }}",
@@ -253,36 +271,42 @@ def _alerts() -> Iterator[Alert]:
     )
     yield Alert(
         name="ProbeFailing",
+        # A visit that fails before its turn has no turn.
         expr=(
-            "sum by (instance) (increase(talkscope_probe_turns_total"
-            '{outcome!="completed"}[5m])) >= 3'
+            f"sum by (instance) (increase({names.TURNS}"
+            f'{{{PROBE}, outcome!="completed"}}[5m]) '
+            f"or increase({names.VISITS_FAILED}{{{PROBE}}}[5m])) >= 3"
         ),
         lasts="0s",
         keeps="5m",
         severity="page",
         summary="The synthetic viewer gets no answer",
-        description="{{ $value | humanize }} of its turns failed in the last 5 minutes.",
+        description="{{ $value | humanize }} of its visits failed in the last 5 minutes.",
         runbook="probe",
     )
     yield Alert(
         name="ProbeSilent",
         expr=(
-            'up{job="talkscope-probe"} == 0 or '
-            "sum by (instance) (increase(talkscope_probe_turns_total[5m])) == 0"
+            f"{names.UP}{{{PROBE}}} == 0 or "
+            f"sum by (instance) (increase({names.VISITS}{{{PROBE}}}[5m])) == 0"
         ),
         lasts="2m",
         severity="warning",
         summary="The synthetic viewer has stopped",
-        description="No turn for five minutes: quiet hours are not measured.",
+        description="No visit for five minutes: quiet hours are not measured.",
         runbook="probe",
     )
     yield Alert(
         name="GeneratorSaturated",
-        expr="max by (instance) (talkscope_loadgen_saturated) == 1",
+        expr=f"{flagged_share('5m')} > {FLAGGED_SHARE} and {_flagged('5m')} > {FLAGGED_LEAST}",
         lasts="0s",
+        keeps="1m",
         severity="warning",
         summary="The load generator is itself the bottleneck",
-        description="What it measures now does not count; add workers.",
+        description=(
+            "It was late itself in {{ $value | humanizePercentage }} of the last five minutes: "
+            "what it measures now does not count. Add workers."
+        ),
         runbook="generator-saturated",
     )
 

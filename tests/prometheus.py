@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,21 @@ import httpx
 
 from tests.processes import free_port, process, program, wait_until
 
-CONFIGURATION = """\
-global: {{scrape_interval: 1s}}
-scrape_configs:
-  - job_name: talkscope
-    static_configs: [{{targets: ["{target}"]}}]
-"""
+INTERVAL = "1s"
+"""Of scrapes, and of groups of rules that name none."""
+
+
+def configuration(target: str, rules: Sequence[Path], alertmanager: str | None) -> dict[str, Any]:
+    """What Prometheus is told; addresses are HOST:PORT."""
+    alerting = [{"static_configs": [{"targets": [alertmanager]}]}] if alertmanager else []
+    return {
+        "global": {"scrape_interval": INTERVAL, "evaluation_interval": INTERVAL},
+        "rule_files": [str(path) for path in rules],
+        "alerting": {"alertmanagers": alerting},
+        "scrape_configs": [
+            {"job_name": "talkscope", "static_configs": [{"targets": [target]}]},
+        ],
+    }
 
 
 class Prometheus:
@@ -28,9 +38,11 @@ class Prometheus:
 
     def query(self, expression: str) -> dict[tuple[str, ...], float]:
         """An instant query: label values, sorted by label, without the name → value."""
-        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression})
+        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression}).json()
+        if answer["status"] != "success":
+            raise ValueError(f"{expression}: {answer['error']}")
         found = {}
-        for series in answer.raise_for_status().json()["data"]["result"]:
+        for series in answer["data"]["result"]:
             labels = sorted((k, v) for k, v in series["metric"].items() if k != "__name__")
             found[tuple(v for _, v in labels)] = float(series["value"][1])
         return found
@@ -44,12 +56,17 @@ class Prometheus:
 
 
 @contextlib.contextmanager
-def prometheus(folder: Path, target: str) -> Iterator[Prometheus]:
-    """A real Prometheus that scrapes `target` (HOST:PORT) every second, exemplars included."""
-    configuration = folder / "prometheus.yml"
-    configuration.write_text(CONFIGURATION.format(target=target))
+def prometheus(
+    folder: Path, target: str, *, rules: Sequence[Path] = (), alertmanager: str | None = None
+) -> Iterator[Prometheus]:
+    """A real Prometheus that scrapes `target` (HOST:PORT) every second, exemplars included.
+
+    What `folder / "tsdb"` holds already is its past.
+    """
+    file = folder / "prometheus.yml"
+    file.write_text(json.dumps(configuration(target, rules, alertmanager)))
     address = f"127.0.0.1:{free_port()}"
-    command = [program("prometheus", "prometheus"), f"--config.file={configuration}"]
+    command = [program("prometheus", "prometheus"), f"--config.file={file}"]
     command += [f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address={address}"]
     command += ["--enable-feature=exemplar-storage"]
     with process(command, log=folder / "prometheus.log"):
