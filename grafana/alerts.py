@@ -7,7 +7,7 @@ Thresholds state their source. It must not know how alerts are delivered.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -28,7 +28,8 @@ REGRESSION_BLIND: Final = 1.12
 """Rise that matters while the usual scatter is not known yet."""
 REGRESSION_MEDIAN: Final = 1.05
 """The median has to rise too: a few stuck turns move a mean, and are no regression."""
-REGRESSION_TURNS: Final = 20
+BURN_TURNS: Final = 20
+"""Turns that a window needs before its share of slow ones means something."""
 
 SLO_TTFV_S: Final = 3.03
 """Objective of the perceived TTFV, seconds. An edge of the histogram's buckets, so that the share
@@ -71,10 +72,13 @@ class Alert:
     labels: dict[str, str] = field(default_factory=dict)
 
 
-def _regression(stage: Stage, alert: str, severity: str) -> Alert:
+def regression(
+    stage: Stage, alert: str, severity: str, windows: rules.Windows = rules.SHIPPED
+) -> Alert:
+    """The recent mean against the same hour of the previous days, of one stage."""
     ratio, noise = rules.name(stage, "mean_ratio"), rules.name(stage, "mean_noise")
-    median, usual = rules.name(stage, "p50_10m"), rules.name(stage, "p50_baseline")
-    turns = rules.name(stage, "turns_10m")
+    median, usual = rules.recent(stage, "p50", windows), rules.name(stage, "p50_baseline")
+    turns = rules.recent(stage, "turns", windows)
     stands_out = (
         f"({ratio} > 1 + {REGRESSION_NOISE} * {noise} "
         f"or ({ratio} > {REGRESSION_BLIND} unless {noise}))"
@@ -84,15 +88,15 @@ def _regression(stage: Stage, alert: str, severity: str) -> Alert:
         expr=(
             f"{ratio} > {REGRESSION_MEAN} and {stands_out} "
             f"and {median} / {usual} > {REGRESSION_MEDIAN} "
-            f"and {turns} >= {REGRESSION_TURNS}"
+            f"and {turns} >= {windows.turns}"
         ),
-        lasts="1m",
-        keeps="10m",
+        lasts=windows.lasts,
+        keeps=windows.keeps,
         severity=severity,
         summary=f"{stage.title} of {{{{ $labels.model }}}} is slower than on previous days",
         description=(
-            f"The mean of the last {rules.RECENT} is {{{{ $value | humanize }}}} times that of the "
-            "same hour of the previous days, and the median rose as well. Steady turns only."
+            f"The mean of the last {windows.recent} is {{{{ $value | humanize }}}} times that of "
+            "the same hour of the previous days, and the median rose as well. Steady turns only."
         ),
         runbook="ttfv-regression",
     )
@@ -112,7 +116,7 @@ def _burn(stage: Stage, edge: float, alert: str) -> Iterator[Alert]:
             for window in (long, short)
         ]
         count = f"{family(stage)}_count"
-        enough = f"sum by ({BY_TARGET}) (increase({count}[{long}])) >= {REGRESSION_TURNS}"
+        enough = f"sum by ({BY_TARGET}) (increase({count}[{long}])) >= {BURN_TURNS}"
         yield Alert(
             name=f"{alert}{long}",
             expr=f"{over[0]} and {over[1]} and {enough}",
@@ -183,10 +187,10 @@ def flagged_share(window: str) -> str:
 
 
 def _alerts() -> Iterator[Alert]:
-    yield _regression(stages.PERCEIVED_TTFV, "TTFVRegression", "page")
-    yield _regression(stages.TTFV, "ServerTTFVRegression", "warning")
-    yield _regression(stages.PERCEIVED_TTFA, "TTFARegression", "page")
-    yield _regression(stages.TTFA, "ServerTTFARegression", "warning")
+    yield regression(stages.PERCEIVED_TTFV, "TTFVRegression", "page")
+    yield regression(stages.TTFV, "ServerTTFVRegression", "warning")
+    yield regression(stages.PERCEIVED_TTFA, "TTFARegression", "page")
+    yield regression(stages.TTFA, "ServerTTFARegression", "warning")
     yield from _burn(stages.PERCEIVED_TTFV, SLO_TTFV_S, "TTFVBudgetBurn")
     yield from _burn(stages.PERCEIVED_TTFA, SLO_TTFA_S, "TTFABudgetBurn")
     yield _drift(DRIFT_WARN_S, "warning")
@@ -314,7 +318,7 @@ def _alerts() -> Iterator[Alert]:
 ALERTS: Final[tuple[Alert, ...]] = tuple(_alerts())
 
 
-def prometheus_group() -> dict[str, Any]:
+def prometheus_group(chosen: Sequence[Alert] = ALERTS) -> dict[str, Any]:
     """The alerts as a group of Prometheus' rule files."""
     return {
         "name": "talkscope-alerts",
@@ -327,7 +331,7 @@ def prometheus_group() -> dict[str, Any]:
                 "labels": {"severity": alert.severity, **alert.labels},
                 "annotations": _annotations(alert),
             }
-            for alert in ALERTS
+            for alert in chosen
         ],
     }
 

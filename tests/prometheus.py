@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +78,33 @@ def prometheus(
 
         wait_until(ready, "Prometheus")
         yield Prometheus(f"http://{address}")
+
+
+def backfill(openmetrics: str, folder: Path) -> None:
+    """Make a past in `folder / "tsdb"` of an OpenMetrics text with timestamps."""
+    text = folder / "history.txt"
+    text.write_text(openmetrics)
+    _promtool("openmetrics", str(text), str(folder / "tsdb"))
+
+
+def backfill_rules(
+    url: str, recordings: Sequence[Mapping[str, Any]], start: int, end: int, folder: Path
+) -> None:
+    """Add to that past what these rules make of it, minute by minute; Unix times.
+
+    The Prometheus at `url` holds it; another one, started later, sees what was added.
+    """
+    file = folder / "rules.json"
+    file.write_text(json.dumps({"groups": [{"name": "past", "rules": list(recordings)}]}))
+    span = ["--eval-interval=1m", f"--start={start}", f"--end={end}", f"--url={url}"]
+    _promtool("rules", *span, f"--output-dir={folder / 'tsdb'}", str(file))
+
+
+def _promtool(kind: str, *arguments: str) -> None:
+    command = [program("promtool", "prometheus"), "tsdb", "create-blocks-from", kind]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(done.stdout + done.stderr)
 
 
 def remarks(exposition: bytes) -> bytes:

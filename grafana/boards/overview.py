@@ -154,14 +154,15 @@ def _history() -> list[Any]:
     return [
         graph(
             f"{stage.title}: mean of ten minutes",
-            Query(rules.name(stage, "mean_10m") + f"{{{TARGET_VARIABLES}}}", "{{model}}"),
+            Query(rules.recent(stage, "mean") + f"{{{TARGET_VARIABLES}}}", "{{model}}"),
             Query(
                 rules.name(stage, "mean_baseline") + f"{{{TARGET_VARIABLES}}}",
                 "{{model}}, same hour of previous days",
             ),
             unit=panels.SECONDS,
             meaning="Steady turns, beside what the same hour of the previous seven days was like.",
-            bad=f"{rules.RECENT} mean more than {alerts.REGRESSION_MEAN - 1:.0%} above its past.",
+            bad=f"{rules.SHIPPED.recent} mean more than {alerts.REGRESSION_MEAN - 1:.0%} above its "
+            "past.",
             width=HALF,
         )
         for stage in (stages.PERCEIVED_TTFV, stages.TTFV)
