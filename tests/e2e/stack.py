@@ -77,14 +77,18 @@ class Deployment:
 
 
 @contextlib.contextmanager
-def deployment(folder: Path, *options: str, state: str | None = None) -> Iterator[Deployment]:
-    """Split mode with the agent. `options` are the target's; `state`: what the accelerator says."""
+def deployment(
+    folder: Path, *options: str, state: str | None = None, **environment: str
+) -> Iterator[Deployment]:
+    """Split mode with the agent.
+
+    `options` are the target's, `environment` is the exporter's; `state`: what the accelerator says.
+    """
     address = f"127.0.0.1:{free_port()}"
-    environment: dict[str, str] = {}
     if state is not None:
         dial = nvml.Dial(folder / "nvml")
         dial.turn(state)
-        environment = dial.environment(nvml.build(folder / "nvml"))
+        environment |= dial.environment(nvml.build(folder / "nvml"))
     told = ("--llm-text", SHORT_ANSWER, "--agent", f"http://{address}", *options)
     with running(folder / "target", "split", *told) as target:
         arguments = ["--listen", address, "--target", target.url, "--redis", str(target.redis)]
