@@ -17,8 +17,10 @@ INTERVAL = "1s"
 """Of scrapes, and of groups of rules that name none."""
 
 
-def configuration(target: str, rules: Sequence[Path], alertmanager: str | None) -> dict[str, Any]:
-    """What Prometheus is told; addresses are HOST:PORT."""
+def configuration(
+    target: str, rules: Sequence[Path], alertmanager: str | None, remote_write: str | None
+) -> dict[str, Any]:
+    """What Prometheus is told; addresses are HOST:PORT, `remote_write` is a URL."""
     alerting = [{"static_configs": [{"targets": [alertmanager]}]}] if alertmanager else []
     return {
         "global": {"scrape_interval": INTERVAL, "evaluation_interval": INTERVAL},
@@ -27,6 +29,7 @@ def configuration(target: str, rules: Sequence[Path], alertmanager: str | None) 
         "scrape_configs": [
             {"job_name": "talkscope", "static_configs": [{"targets": [target]}]},
         ],
+        "remote_write": [{"url": remote_write}] if remote_write else [],
     }
 
 
@@ -57,14 +60,19 @@ class Prometheus:
 
 @contextlib.contextmanager
 def prometheus(
-    folder: Path, target: str, *, rules: Sequence[Path] = (), alertmanager: str | None = None
+    folder: Path,
+    target: str,
+    *,
+    rules: Sequence[Path] = (),
+    alertmanager: str | None = None,
+    remote_write: str | None = None,
 ) -> Iterator[Prometheus]:
     """A real Prometheus that scrapes `target` (HOST:PORT) every second, exemplars included.
 
     What `folder / "tsdb"` holds already is its past.
     """
     file = folder / "prometheus.yml"
-    file.write_text(json.dumps(configuration(target, rules, alertmanager)))
+    file.write_text(json.dumps(configuration(target, rules, alertmanager, remote_write)))
     address = f"127.0.0.1:{free_port()}"
     command = [program("prometheus", "prometheus"), f"--config.file={file}"]
     command += [f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address={address}"]
