@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TARGET := build/target
+PHOENIX := build/phoenix
 OUT ?= build/demo
 NAME ?=
 
@@ -11,7 +12,7 @@ NAME ?=
 
 .PHONY: help
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: setup ## measure the real OpenTalking on loopback and print its result template
@@ -25,6 +26,15 @@ test: setup tools gcc ## lint, type-check and run all tests, end to end included
 	$(BIN)/mypy
 	$(BIN)/pytest -n 2 --dist loadfile -m "not alone"
 	$(BIN)/pytest -m alone
+
+.PHONY: check-stack
+check-stack: setup tools gcc ## check the stack's files, dashboards and alerts; needs no container engine
+	@$(BIN)/python -m tests.check_stack
+
+.PHONY: check-traces
+check-traces: setup tools ## find a turn's trace in a real OTLP backend (installs Arize Phoenix, 1 GB)
+	@test -x $(PHOENIX)/bin/phoenix || { $(PYTHON) -m venv $(PHOENIX) && $(PHOENIX)/bin/pip install -q arize-phoenix==20.26.1; }
+	@$(BIN)/python -m tests.check_traces $(PHOENIX)/bin/phoenix
 
 .PHONY: bench
 bench: setup gcc ## run the benchmarks of tests/bench, or one: make bench NAME=bench-cost
@@ -59,7 +69,7 @@ target: # the real OpenTalking and OmniRT, each in its own environment; does not
 
 .PHONY: tools
 tools: # programs that the tests run beside the target: a bus, a clock that can be set, a scraper, a browser
-	@for tool in redis-server faketime prometheus chromium; do \
+	@for tool in redis-server faketime prometheus prometheus-alertmanager chromium; do \
 	  command -v $$tool >/dev/null && continue; \
 	  echo "setup: installing $$tool"; \
 	  apt-get install -y -qq --no-install-recommends $$tool >/dev/null 2>&1 || \

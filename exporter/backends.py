@@ -30,7 +30,7 @@ MODELS: Final[Mapping[str, str]] = {"soulx-flashtalk-14b": "flashtalk"}
 """OmniRT's id → OpenTalking's, where they differ (omnirt/server/routes/avatar.py: the socket
 `/v1/audio2video/flashtalk` runs `soulx-flashtalk-14b`)."""
 
-CHUNK_DURATION: Final = "opentalking_backend_chunk_duration_seconds"
+CHUNK_DURATION: Final = stages.BACKEND_CHUNK_DURATION
 
 _CHUNK: Final = "omnirt_worker_chunk_duration_seconds"
 _QUEUE: Final = "omnirt_worker_queue_depth"

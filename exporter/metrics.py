@@ -67,6 +67,8 @@ class Metrics:
                 count = stages.Count(stage.family, stage.meaning, _labels(stage))
                 self._sums[stage.key] = self._counter(count)
         self._turns = self._counter(stages.TURNS)
+        self._targets: set[tuple[str, ...]] = set()
+        """Pairs of model and backend whose turns are counted."""
         self._errors = self._counter(stages.ERRORS)
         self._error_codes: set[str] = set()
         self._levels = _Levels()
@@ -81,6 +83,11 @@ class Metrics:
     def turn(self, turn: Turn) -> None:
         """Count a turn and observe each of its values."""
         labels = (turn.model or UNKNOWN, turn.backend or UNKNOWN, turn.startup.value)
+        if labels[:2] not in self._targets:
+            self._targets.add(labels[:2])
+            for outcome in stages.Outcome:
+                # All of them now: no rate sees the step with which a series begins.
+                self._turns.labels(*labels[:2], outcome.value)
         self._turns.labels(*labels[:2], turn.outcome.value).inc()
         if turn.error is not None:
             self._errors.labels(self._bounded(turn.error["code"])).inc()

@@ -1126,6 +1126,9 @@ BACKEND_VRAM_PEAK = Gauge(
     "Accelerator memory that the synthesis backend's last job took at its peak, by its own count.",
     ("model", "backend", "backend_instance", "device"),
 )
+BACKEND_CHUNK_DURATION: Final = "opentalking_backend_chunk_duration_seconds"
+"""Histogram of the synthesis backend's own count: how long it took for a chunk."""
+
 QUEUE_LEVEL = Gauge(
     QUEUE_DEPTH.key, QUEUE_DEPTH.family or "", "Tasks waiting when polled, by queue.", ("queue",)
 )

@@ -7,13 +7,13 @@ Thresholds state their source. It must not know how alerts are delivered.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from exporter import stages
 from exporter.stages import Outcome, Stage
-from grafana import rules
+from grafana import names, rules
 from grafana.queries import BY_TARGET, family, share_above
 
 RUNBOOKS: Final = "https://github.com/talkscope/talkscope/blob/main/docs/runbooks"
@@ -28,7 +28,8 @@ REGRESSION_BLIND: Final = 1.12
 """Rise that matters while the usual scatter is not known yet."""
 REGRESSION_MEDIAN: Final = 1.05
 """The median has to rise too: a few stuck turns move a mean, and are no regression."""
-REGRESSION_TURNS: Final = 20
+BURN_TURNS: Final = 20
+"""Turns that a window needs before its share of slow ones means something."""
 
 SLO_TTFV_S: Final = 3.03
 """Objective of the perceived TTFV, seconds. An edge of the histogram's buckets, so that the share
@@ -42,6 +43,14 @@ DRIFT_PAGE_S: Final = (0.09, -0.185)
 """ITU-R BT.1359-1: thresholds of detectability and of acceptability; sound early, sound late."""
 
 NOMINAL_FPS: Final = 25.0
+
+PROBE: Final = 'job="talkscope-probe"'
+"""Selector of the synthetic viewer's series; the job is of deploy/prometheus/prometheus.yml."""
+
+FLAGGED_SHARE: Final = 0.1
+"""Share of a generator's windows that may be flagged before it voids its run, and `FLAGGED_LEAST`
+of them at the least: loadgen/load/verdict.py."""
+FLAGGED_LEAST: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +72,13 @@ class Alert:
     labels: dict[str, str] = field(default_factory=dict)
 
 
-def _regression(stage: Stage, alert: str, severity: str) -> Alert:
+def regression(
+    stage: Stage, alert: str, severity: str, windows: rules.Windows = rules.SHIPPED
+) -> Alert:
+    """The recent mean against the same hour of the previous days, of one stage."""
     ratio, noise = rules.name(stage, "mean_ratio"), rules.name(stage, "mean_noise")
-    median, usual = rules.name(stage, "p50_10m"), rules.name(stage, "p50_baseline")
-    turns = rules.name(stage, "turns_10m")
+    median, usual = rules.recent(stage, "p50", windows), rules.name(stage, "p50_baseline")
+    turns = rules.recent(stage, "turns", windows)
     stands_out = (
         f"({ratio} > 1 + {REGRESSION_NOISE} * {noise} "
         f"or ({ratio} > {REGRESSION_BLIND} unless {noise}))"
@@ -76,15 +88,15 @@ def _regression(stage: Stage, alert: str, severity: str) -> Alert:
         expr=(
             f"{ratio} > {REGRESSION_MEAN} and {stands_out} "
             f"and {median} / {usual} > {REGRESSION_MEDIAN} "
-            f"and {turns} >= {REGRESSION_TURNS}"
+            f"and {turns} >= {windows.turns}"
         ),
-        lasts="1m",
-        keeps="10m",
+        lasts=windows.lasts,
+        keeps=windows.keeps,
         severity=severity,
         summary=f"{stage.title} of {{{{ $labels.model }}}} is slower than on previous days",
         description=(
-            f"The mean of the last {rules.RECENT} is {{{{ $value | humanize }}}} times that of the "
-            "same hour of the previous days, and the median rose as well. Steady turns only."
+            f"The mean of the last {windows.recent} is {{{{ $value | humanize }}}} times that of "
+            "the same hour of the previous days, and the median rose as well. Steady turns only."
         ),
         runbook="ttfv-regression",
     )
@@ -104,7 +116,7 @@ def _burn(stage: Stage, edge: float, alert: str) -> Iterator[Alert]:
             for window in (long, short)
         ]
         count = f"{family(stage)}_count"
-        enough = f"sum by ({BY_TARGET}) (increase({count}[{long}])) >= {REGRESSION_TURNS}"
+        enough = f"sum by ({BY_TARGET}) (increase({count}[{long}])) >= {BURN_TURNS}"
         yield Alert(
             name=f"{alert}{long}",
             expr=f"{over[0]} and {over[1]} and {enough}",
@@ -164,11 +176,21 @@ def _turns_lost(outcome: Outcome, alert: str, share: float, what: str, runbook: 
     )
 
 
+def _flagged(window: str) -> str:
+    # A window may carry several flags, and counts once.
+    return f"max by (instance) (increase({names.WINDOWS_FLAGGED}[{window}]))"
+
+
+def flagged_share(window: str) -> str:
+    """Of each generator: share (0 to 1) of its windows that are flagged for the commonest sign."""
+    return f"{_flagged(window)} / max by (instance) (increase({names.WINDOWS}[{window}]))"
+
+
 def _alerts() -> Iterator[Alert]:
-    yield _regression(stages.PERCEIVED_TTFV, "TTFVRegression", "page")
-    yield _regression(stages.TTFV, "ServerTTFVRegression", "warning")
-    yield _regression(stages.PERCEIVED_TTFA, "TTFARegression", "page")
-    yield _regression(stages.TTFA, "ServerTTFARegression", "warning")
+    yield regression(stages.PERCEIVED_TTFV, "TTFVRegression", "page")
+    yield regression(stages.TTFV, "ServerTTFVRegression", "warning")
+    yield regression(stages.PERCEIVED_TTFA, "TTFARegression", "page")
+    yield regression(stages.TTFA, "ServerTTFARegression", "warning")
     yield from _burn(stages.PERCEIVED_TTFV, SLO_TTFV_S, "TTFVBudgetBurn")
     yield from _burn(stages.PERCEIVED_TTFA, SLO_TTFA_S, "TTFABudgetBurn")
     yield _drift(DRIFT_WARN_S, "warning")
@@ -234,7 +256,7 @@ def _alerts() -> Iterator[Alert]:
     yield _turns_lost(Outcome.NO_MEDIA, "TurnsWithoutMedia", 0.01, "play nothing", "turns-fail")
     yield Alert(
         name="TalkscopeExporterDown",
-        expr='up{job="talkscope"} == 0',
+        expr=f'{names.UP}{{job="talkscope"}} == 0',
         lasts="1m",
         severity="page",
         summary="The exporter {{ $labels.instance }} cannot be scraped",
@@ -244,7 +266,7 @@ def _alerts() -> Iterator[Alert]:
     yield Alert(
         name="TalkscopeSourceDown",
         # A source that never delivered is not there by intent, such as an accelerator.
-        expr="talkscope_source_up == 0 and talkscope_source_last_seen_timestamp_seconds > 0",
+        expr=f"{names.SOURCE_UP} == 0 and {names.SOURCE_SEEN} > 0",
         lasts="2m",
         severity="warning",
         summary="The exporter has lost its source {{ $labels.source }}",
@@ -253,9 +275,9 @@ def _alerts() -> Iterator[Alert]:
     )
     yield Alert(
         name="ProbeFailing",
+        # A turn that was due and had no session has an outcome of its own.
         expr=(
-            "sum by (instance) (increase(talkscope_probe_turns_total"
-            '{outcome!="completed"}[5m])) >= 3'
+            f'sum by (instance) (increase({names.PROBE_TURNS}{{outcome!="completed"}}[5m])) >= 3'
         ),
         lasts="0s",
         keeps="5m",
@@ -267,8 +289,8 @@ def _alerts() -> Iterator[Alert]:
     yield Alert(
         name="ProbeSilent",
         expr=(
-            'up{job="talkscope-probe"} == 0 or '
-            "sum by (instance) (increase(talkscope_probe_turns_total[5m])) == 0"
+            f"{names.UP}{{{PROBE}}} == 0 or "
+            f"sum by (instance) (increase({names.PROBE_TURNS}[5m])) == 0"
         ),
         lasts="2m",
         severity="warning",
@@ -278,11 +300,15 @@ def _alerts() -> Iterator[Alert]:
     )
     yield Alert(
         name="GeneratorSaturated",
-        expr="max by (instance) (talkscope_loadgen_saturated) == 1",
+        expr=f"{flagged_share('5m')} > {FLAGGED_SHARE} and {_flagged('5m')} > {FLAGGED_LEAST}",
         lasts="0s",
+        keeps="1m",
         severity="warning",
         summary="The load generator is itself the bottleneck",
-        description="What it measures now does not count; add workers.",
+        description=(
+            "It was late itself in {{ $value | humanizePercentage }} of the last five minutes: "
+            "what it measures now does not count. Add workers."
+        ),
         runbook="generator-saturated",
     )
 
@@ -290,7 +316,7 @@ def _alerts() -> Iterator[Alert]:
 ALERTS: Final[tuple[Alert, ...]] = tuple(_alerts())
 
 
-def prometheus_group() -> dict[str, Any]:
+def prometheus_group(chosen: Sequence[Alert] = ALERTS) -> dict[str, Any]:
     """The alerts as a group of Prometheus' rule files."""
     return {
         "name": "talkscope-alerts",
@@ -303,7 +329,7 @@ def prometheus_group() -> dict[str, Any]:
                 "labels": {"severity": alert.severity, **alert.labels},
                 "annotations": _annotations(alert),
             }
-            for alert in ALERTS
+            for alert in chosen
         ],
     }
 

@@ -9,6 +9,7 @@ mean usually strays from it.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any, Final
 
 from exporter import stages
@@ -18,7 +19,6 @@ from grafana.queries import BY_TARGET, family, increase, mean, quantile, steady
 WATCHED: Final = (stages.PERCEIVED_TTFV, stages.TTFV, stages.PERCEIVED_TTFA, stages.TTFA)
 """Stages whose regressions alert: both TTFVs and both TTFAs."""
 
-RECENT: Final = "10m"
 HOUR: Final = "1h"
 
 DAYS: Final = 7
@@ -44,31 +44,58 @@ BASELINE_TURNS: Final = 50
 """Turns that an hour needs before it may speak for its day."""
 
 
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """What "recent" means, and how often it is looked at: shorter ones prove the chain sooner."""
+
+    recent: str = "10m"
+    turns: int = 20
+    """Turns that the recent window needs before it may alert."""
+    recent_every: str = "15s"
+    baseline_every: str = "1m"
+    """A baseline moves with the hours, so it is not worth evaluating often."""
+    lasts: str = "1m"
+    """How long a regression must hold before it alerts."""
+    keeps: str = "10m"
+    """How long it goes on alerting after it no longer holds."""
+
+
+SHIPPED: Final = Windows()
+
+
+def recent(stage: Stage, statistic: str, windows: Windows = SHIPPED) -> str:
+    """Name of a series over the recent window: `turns`, `mean`, `p50` or `p95`."""
+    return name(stage, f"{statistic}_{windows.recent}")
+
+
 def name(stage: Stage, what: str) -> str:
     """Name of a recorded series: talkscope:FAMILY:WHAT."""
     return f"talkscope:{family(stage)}:{what}"
 
 
-def groups() -> list[dict[str, Any]]:
+def groups(windows: Windows = SHIPPED) -> list[dict[str, Any]]:
     """The rule groups, as Prometheus' rule files have them."""
+    recent_rules, baseline_rules = list(_recent(windows)), list(_baseline(windows))
     return [
-        {"name": "talkscope-recent", "interval": "15s", "rules": list(_recent())},
-        # A baseline moves with the hours, so it is not worth evaluating often.
-        {"name": "talkscope-baseline", "interval": "1m", "rules": list(_baseline())},
+        {"name": "talkscope-recent", "interval": windows.recent_every, "rules": recent_rules},
+        {"name": "talkscope-baseline", "interval": windows.baseline_every, "rules": baseline_rules},
     ]
 
 
-def _recent() -> Iterator[dict[str, str]]:
+def _recent(windows: Windows) -> Iterator[dict[str, str]]:
     for stage in WATCHED:
-        yield _record(
-            name(stage, "turns_10m"), increase(stage, "count", steady(), RECENT, BY_TARGET)
-        )
-        yield _record(name(stage, "mean_10m"), mean(stage, steady(), RECENT, BY_TARGET))
-        yield _record(name(stage, "p50_10m"), quantile(0.5, stage, steady(), RECENT, BY_TARGET))
-        yield _record(name(stage, "p95_10m"), quantile(0.95, stage, steady(), RECENT, BY_TARGET))
+        over = (stage, steady(), windows.recent, BY_TARGET)
+        values = {
+            "turns": increase(stage, "count", *over[1:]),
+            "mean": mean(*over),
+            "p50": quantile(0.5, *over),
+            "p95": quantile(0.95, *over),
+        }
+        for statistic, expression in values.items():
+            yield _record(recent(stage, statistic, windows), expression)
 
 
-def _baseline() -> Iterator[dict[str, Any]]:
+def _baseline(windows: Windows) -> Iterator[dict[str, Any]]:
     for stage in WATCHED:
         turns = increase(stage, "count", steady(), HOUR, BY_TARGET)
         enough = f"and ({turns}) >= {BASELINE_TURNS}"
@@ -87,7 +114,7 @@ def _baseline() -> Iterator[dict[str, Any]]:
             hourly = name(stage, f"{statistic}_1h")
             yield _record(name(stage, f"{statistic}_baseline"), _same_hour(hourly))
         ratio = name(stage, "mean_ratio")
-        yield _record(ratio, f"{name(stage, 'mean_10m')} / {name(stage, 'mean_baseline')}")
+        yield _record(ratio, f"{recent(stage, 'mean', windows)} / {name(stage, 'mean_baseline')}")
         # Half the distance of these quantiles is a normal distribution's standard deviation, and
         # an incident of an hour or two in the window does not widen it.
         high, low = (f"quantile_over_time({q}, {ratio}[{NOISE_WINDOW}])" for q in (0.84, 0.16))

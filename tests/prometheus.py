@@ -9,7 +9,7 @@ import contextlib
 import json
 import math
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,28 @@ import httpx
 from exporter import stages
 from tests.processes import free_port, process, program, wait_until
 
+INTERVAL = "1s"
+"""Of scrapes, and of groups of rules that name none."""
+
 Labels = Mapping[str, str]
+
+
+def configuration(
+    targets: Sequence[str],
+    rules: Sequence[Path],
+    alertmanager: str | None,
+    remote_write: str | None,
+) -> dict[str, Any]:
+    """What Prometheus is told; addresses are HOST:PORT, `remote_write` is a URL."""
+    alerting = [{"static_configs": [{"targets": [alertmanager]}]}] if alertmanager else []
+    scraped = [{"job_name": "talkscope", "static_configs": [{"targets": list(targets)}]}]
+    return {
+        "global": {"scrape_interval": INTERVAL, "evaluation_interval": INTERVAL},
+        "rule_files": [str(path) for path in rules],
+        "alerting": {"alertmanagers": alerting},
+        "scrape_configs": scraped if targets else [],
+        "remote_write": [{"url": remote_write}] if remote_write else [],
+    }
 
 
 @dataclass(frozen=True)
@@ -30,9 +51,11 @@ class Prometheus:
 
     def query(self, expression: str) -> dict[tuple[str, ...], float]:
         """An instant query: label values, sorted by label, without the name → value."""
-        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression})
+        answer = httpx.get(f"{self.url}/api/v1/query", params={"query": expression}).json()
+        if answer["status"] != "success":
+            raise ValueError(f"{expression}: {answer['error']}")
         found = {}
-        for series in answer.raise_for_status().json()["data"]["result"]:
+        for series in answer["data"]["result"]:
             labels = sorted((k, v) for k, v in series["metric"].items() if k != "__name__")
             found[tuple(v for _, v in labels)] = float(series["value"][1])
         return found
@@ -45,29 +68,28 @@ class Prometheus:
         return [exemplar for series in found for exemplar in series["exemplars"]]
 
 
-def backfill(store: Path, history: str) -> None:
-    """Put the samples of an OpenMetrics text into a store that no Prometheus has open."""
-    text = store.parent / "history.om"
-    text.write_text(history)
-    command = [program("promtool", "prometheus"), "tsdb", "create-blocks-from"]
-    command += ["--max-block-duration=100000h", "openmetrics", str(text), str(store)]
-    subprocess.run(command, check=True, capture_output=True)
-
-
 @contextlib.contextmanager
-def prometheus(folder: Path, *targets: str, history: str = "") -> Iterator[Prometheus]:
-    """A real Prometheus. `targets` (HOST:PORT) are scraped every second, exemplars included;
-    `history` is an OpenMetrics text whose samples are in its store when it starts."""
-    store = folder / "store"
+def prometheus(
+    folder: Path,
+    *targets: str,
+    history: str = "",
+    rules: Sequence[Path] = (),
+    alertmanager: str | None = None,
+    remote_write: str | None = None,
+) -> Iterator[Prometheus]:
+    """A real Prometheus. `targets` (HOST:PORT) are scraped every second, exemplars included.
+
+    What `folder / "tsdb"` holds already is its past, and so are the samples of `history`, an
+    OpenMetrics text.
+    """
+    store = folder / "tsdb"
     if history:
-        backfill(store, history)
-    config = folder / "prometheus.yml"
-    jobs = [{"job_name": "talkscope", "static_configs": [{"targets": list(targets)}]}]
-    every = {"scrape_interval": "1s", "scrape_timeout": "1s"}
+        backfill(history, folder)
+    file = folder / "prometheus.yml"
     # YAML reads JSON.
-    config.write_text(json.dumps({"global": every, "scrape_configs": jobs if targets else []}))
+    file.write_text(json.dumps(configuration(targets, rules, alertmanager, remote_write)))
     address = f"127.0.0.1:{free_port()}"
-    command = [program("prometheus", "prometheus"), f"--config.file={config}"]
+    command = [program("prometheus", "prometheus"), f"--config.file={file}"]
     command += [f"--storage.tsdb.path={store}", f"--web.listen-address={address}"]
     command += ["--storage.tsdb.retention.time=10y", "--enable-feature=exemplar-storage"]
     with process(command, log=folder / "prometheus.log"):
@@ -79,6 +101,33 @@ def prometheus(folder: Path, *targets: str, history: str = "") -> Iterator[Prome
 
         wait_until(ready, "Prometheus")
         yield Prometheus(f"http://{address}")
+
+
+def backfill(openmetrics: str, folder: Path) -> None:
+    """Make a past in `folder / "tsdb"` of an OpenMetrics text with timestamps."""
+    text = folder / "history.txt"
+    text.write_text(openmetrics)
+    _promtool("openmetrics", str(text), str(folder / "tsdb"))
+
+
+def backfill_rules(
+    url: str, recordings: Sequence[Mapping[str, Any]], start: int, end: int, folder: Path
+) -> None:
+    """Add to that past what these rules make of it, minute by minute; Unix times.
+
+    The Prometheus at `url` holds it; another one, started later, sees what was added.
+    """
+    file = folder / "rules.json"
+    file.write_text(json.dumps({"groups": [{"name": "past", "rules": list(recordings)}]}))
+    span = ["--eval-interval=1m", f"--start={start}", f"--end={end}", f"--url={url}"]
+    _promtool("rules", *span, f"--output-dir={folder / 'tsdb'}", str(file))
+
+
+def _promtool(kind: str, *arguments: str) -> None:
+    command = [program("promtool", "prometheus"), "tsdb", "create-blocks-from", kind]
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(done.stdout + done.stderr)
 
 
 def remarks(exposition: bytes) -> bytes:

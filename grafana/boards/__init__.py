@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
-from grafana.boards import capacity, hardware, overview, turns
+from grafana.boards import capacity, hardware, load, overview, turns
 
-BOARDS = (overview, turns, capacity, hardware)
+BOARDS = (overview, turns, capacity, load, hardware)
 
 
 def rendered() -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from exporter import stages
 from grafana import alerts, panels
 from grafana.boards import variables
 from grafana.panels import HALF, QUARTER, THIRD, Query, graph, number
-from grafana.queries import RATE, chosen, quantile
+from grafana.queries import RATE, TARGET_VARIABLES, chosen, quantile
 
 
 def dashboard() -> Any:
@@ -24,6 +24,7 @@ def dashboard() -> Any:
             ("Load and what it does", _load()),
             ("Queues", _queues()),
             ("OpenTalking's processes", _processes()),
+            ("Synthesis backend, by its own count", _backend()),
             ("Accelerator memory", _memory()),
         ],
     )
@@ -118,6 +119,46 @@ def _processes() -> list[Any]:
             unit=panels.BYTES,
             meaning="Memory of OpenTalking's processes, by role. Needs the agent.",
             bad="a rise that outlasts the sessions that caused it.",
+            width=THIRD,
+        ),
+    ]
+
+
+def _backend() -> list[Any]:
+    chunk = f"{stages.BACKEND_CHUNK_DURATION}_bucket{{{TARGET_VARIABLES}}}"
+    of_model = "{{model}} {{backend_instance}}"
+    return [
+        graph(
+            "Jobs that wait",
+            Query(f"{stages.BACKEND_QUEUE.family}{{{TARGET_VARIABLES}}}", of_model),
+            unit=panels.NUMBER,
+            meaning=stages.BACKEND_QUEUE.meaning,
+            bad="growth: the backend's workers are all busy.",
+            width=THIRD,
+        ),
+        graph(
+            "Chunk duration",
+            *(
+                Query(
+                    f"histogram_quantile({q}, sum by (le, model) (rate({chunk}[{RATE}])))",
+                    f"{{{{model}}}} p{100 * q:.0f}",
+                )
+                for q in (0.5, 0.95)
+            ),
+            unit=panels.SECONDS,
+            meaning="How long the backend's workers took for a chunk; realtime streams are not "
+            "counted there.",
+            bad="rising under the same load.",
+            width=THIRD,
+        ),
+        graph(
+            "Peak memory of the last job",
+            Query(
+                f"{stages.BACKEND_VRAM_PEAK.family}{{{TARGET_VARIABLES}}}", of_model + " {{device}}"
+            ),
+            unit=panels.BYTES,
+            meaning=stages.BACKEND_VRAM_PEAK.meaning,
+            bad="near the device's memory.",
             width=THIRD,
         ),
     ]

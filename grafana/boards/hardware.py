@@ -7,7 +7,8 @@ from typing import Any
 from exporter import stages
 from exporter.stages import Gauge
 from grafana import panels
-from grafana.panels import HALF, THIRD, Query, graph
+from grafana.panels import HALF, QUARTER, THIRD, Query, graph
+from grafana.queries import RATE
 
 
 def dashboard() -> Any:
@@ -21,7 +22,13 @@ def dashboard() -> Any:
         panels.variable("device", "Device", f"label_values({stages.VRAM_TOTAL.family}, device)")
     )
     return panels.lay_out(
-        board, [("Memory", _memory()), ("Work", _work()), ("Condition", _condition())]
+        board,
+        [
+            ("Memory", _memory()),
+            ("Work", _work()),
+            ("Condition", _condition()),
+            ("The machine, and the exporter's control group", _host()),
+        ],
     )
 
 
@@ -120,5 +127,49 @@ def _condition() -> list[Any]:
             "{{device}}",
             panels.NUMBER,
             "0: the device is lost or faulty.",
+        ),
+    ]
+
+
+def _host() -> list[Any]:
+    return [
+        graph(
+            "Processors",
+            Query(stages.HOST_CPU_BUSY.family, "{{instance}}"),
+            unit=panels.SHARE,
+            meaning=stages.HOST_CPU_BUSY.meaning,
+            bad="near 100 %: encoding, pacing and the exporter itself are late.",
+            width=QUARTER,
+            limits=(0.9,),
+        ),
+        graph(
+            "Memory of the machine",
+            Query(stages.HOST_MEMORY_AVAILABLE.family, "{{instance}} available"),
+            Query(stages.HOST_MEMORY.family, "{{instance}} in all"),
+            unit=panels.BYTES,
+            meaning=stages.HOST_MEMORY_AVAILABLE.meaning,
+            bad="little available: swapping stops playback.",
+            width=QUARTER,
+        ),
+        graph(
+            "Memory of the control group",
+            Query(stages.MEMORY_IN_GROUP.family, "{{instance}} used"),
+            Query(stages.MEMORY_LIMIT.family, "{{instance}} limit"),
+            unit=panels.BYTES,
+            meaning=f"{stages.MEMORY_IN_GROUP.meaning} {stages.MEMORY_LIMIT.meaning}",
+            bad="the two lines meeting: the container is killed.",
+            width=QUARTER,
+        ),
+        graph(
+            "Processors of the control group",
+            Query(stages.CPU_LIMIT.family, "{{instance}} limit, cores"),
+            Query(
+                f"rate({stages.CPU_THROTTLED.exported}[{RATE}])",
+                "{{instance}} seconds throttled a second",
+            ),
+            unit=panels.NUMBER,
+            meaning=f"{stages.CPU_LIMIT.meaning} {stages.CPU_THROTTLED.meaning}",
+            bad="any time throttled: what runs in that group is late.",
+            width=QUARTER,
         ),
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 from exporter import stages
 from exporter.stages import Stage
-from grafana import alerts, panels, rules
+from grafana import alerts, names, panels, rules
 from grafana.boards import variables
 from grafana.panels import HALF, QUARTER, Query, distribution, graph, number
 from grafana.queries import RATE, TARGET_VARIABLES, buckets, chosen, family, quantile
@@ -28,6 +28,7 @@ def dashboard() -> Any:
             ("What a viewer feels", _viewer()),
             ("Against the previous days", _history()),
             ("Sessions and errors", _sessions()),
+            ("What is seen at all", _sources()),
         ],
     )
 
@@ -126,6 +127,7 @@ def _viewer() -> list[Any]:
             "Playback",
             Query(quantile(0.05, fps, chosen(fps), RATE), "p5"),
             Query(quantile(0.5, fps, chosen(fps), RATE), "p50"),
+            Query(stages.LIVE_PLAYBACK_FPS.family, "live, {{statistic}}"),
             unit=panels.FPS,
             meaning=f"{fps.meaning} The slowest twentieth, and the median.",
             bad="p5 below 25: some viewers see a stutter.",
@@ -152,14 +154,15 @@ def _history() -> list[Any]:
     return [
         graph(
             f"{stage.title}: mean of ten minutes",
-            Query(rules.name(stage, "mean_10m") + f"{{{TARGET_VARIABLES}}}", "{{model}}"),
+            Query(rules.recent(stage, "mean") + f"{{{TARGET_VARIABLES}}}", "{{model}}"),
             Query(
                 rules.name(stage, "mean_baseline") + f"{{{TARGET_VARIABLES}}}",
                 "{{model}}, same hour of previous days",
             ),
             unit=panels.SECONDS,
             meaning="Steady turns, beside what the same hour of the previous seven days was like.",
-            bad=f"{rules.RECENT} mean more than {alerts.REGRESSION_MEAN - 1:.0%} above its past.",
+            bad=f"{rules.SHIPPED.recent} mean more than {alerts.REGRESSION_MEAN - 1:.0%} above its "
+            "past.",
             width=HALF,
         )
         for stage in (stages.PERCEIVED_TTFV, stages.TTFV)
@@ -205,6 +208,56 @@ def _sessions() -> list[Any]:
             unit=panels.NUMBER,
             meaning=stages.FREEZES.meaning,
             bad="any line off zero.",
+            width=QUARTER,
+        ),
+    ]
+
+
+def _sources() -> list[Any]:
+    agent = (
+        (stages.AGENT_DROPPED, "dropped"),
+        (stages.AGENT_REFUSED, "refused"),
+        (stages.AGENT_FAILURES, "hooks failed"),
+    )
+    return [
+        graph(
+            "Sources",
+            Query(names.SOURCE_UP, "{{source}}"),
+            unit=panels.NUMBER,
+            meaning="Whether the exporter can read each of its sources (1) or not (0).",
+            bad="0 of a source that was there: what it tells is missing.",
+            width=QUARTER,
+        ),
+        graph(
+            "Input that was lost",
+            Query(f"sum by (source) (rate({names.SOURCE_GAPS}[{RATE}]))", "{{source}} gaps"),
+            Query(
+                f"sum by (source, cause) (rate({names.SOURCE_DROPPED}[{RATE}]))",
+                "{{source}} {{cause}}",
+            ),
+            unit=panels.PER_SECOND,
+            meaning="Interruptions of a source, and input that could not be used.",
+            bad="any line off zero.",
+            width=QUARTER,
+        ),
+        graph(
+            "The agents' losses",
+            *(
+                Query(f"sum by (role) (rate({count.family}_total[{RATE}]))", f"{{{{role}}}} {what}")
+                for count, what in agent
+            ),
+            unit=panels.PER_SECOND,
+            meaning="Records that agents could not queue or the exporter refused; hooks that "
+            "failed and were caught. Needs the agent.",
+            bad="any line off zero.",
+            width=QUARTER,
+        ),
+        graph(
+            "Open turns",
+            Query(names.OPEN_TURNS, "{{instance}}"),
+            unit=panels.NUMBER,
+            meaning="Turns that are not finished.",
+            bad="growth: turns begin and do not end.",
             width=QUARTER,
         ),
     ]

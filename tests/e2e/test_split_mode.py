@@ -191,7 +191,7 @@ def test_every_event_and_turn_is_counted_exactly_once(run, watcher):
     assert samples(exposition, "opentalking_sessions_seen_total") == {"": EARLY + LATE}
     assert samples(exposition, "opentalking_turns_total") == {
         f'backend="omnirt",model="{MODEL}",outcome="{outcome}"': count
-        for outcome, count in Counter(outcomes(run.events)).items()
+        for outcome, count in (dict.fromkeys(Outcome, 0) | Counter(outcomes(run.events))).items()
     }
     timed = [e.data for e in run.events if e.name == upstream.SPEECH_TIMING]
     assert sum(samples(exposition, f"{stages.TTFA.family}_count").values()) == len(

@@ -89,6 +89,8 @@ def test_turns_are_counted_by_outcome(metrics):
     labels = {"model": "wav2lip", "backend": "omnirt"}
     assert value(metrics, "opentalking_turns_total", **labels, outcome="completed") == 2
     assert value(metrics, "opentalking_turns_total", **labels, outcome="vanished") == 1
+    # Known to be none, so that a rate sees the first.
+    assert value(metrics, "opentalking_turns_total", **labels, outcome="failed") == 0
 
 
 def test_errors_are_counted_by_code_and_codes_are_bounded(metrics):

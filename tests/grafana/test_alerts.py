@@ -10,7 +10,7 @@ import pytest
 
 from exporter import stages
 from exporter.stages import Outcome
-from grafana import alerts, rules
+from grafana import alerts, names, rules
 
 MODEL = 'model="quicktalk",backend="omnirt"'
 MINUTES_A_DAY = 1440
@@ -223,23 +223,31 @@ def simple():
     yield Case("TalkscopeSourceDown", "up", {**works, seen: level(60, 30)}, 20, False)
     yield Case("TalkscopeSourceDown", "no data", {}, 20, False)
 
-    def probe(failed, completed):
-        name = 'talkscope_probe_turns_total{instance="p",outcome='
+    def probe(failed, completed, outcome="failed"):
         return {
-            f'{name}"failed"}}': growing(failed, 60),
-            f'{name}"completed"}}': growing(completed, 60),
+            f'{names.PROBE_TURNS}{{instance="p",outcome="{outcome}"}}': growing(failed, 60),
+            f'{names.PROBE_TURNS}{{instance="p",outcome="completed"}}': growing(completed, 60),
         }
 
     yield Case("ProbeFailing", "every turn", probe(4, 0), 30, True)
+    yield Case("ProbeFailing", "every session is refused", probe(4, 0, "no_session"), 30, True)
     yield Case("ProbeFailing", "one in an hour", probe(1 / 60, 4), 30, False)
     yield Case("ProbeFailing", "no data", {}, 30, False)
     yield Case("ProbeSilent", "stuck", probe(0, 0), 30, True)
     yield Case("ProbeSilent", "at work", probe(0, 4), 30, False)
 
-    saturated = 'talkscope_loadgen_saturated{instance="w"}'
-    yield Case("GeneratorSaturated", "saturated", {saturated: level(1, 30)}, 20, True)
-    yield Case("GeneratorSaturated", "well", {saturated: level(0, 30)}, 20, False)
-    yield Case("GeneratorSaturated", "no data", {}, 20, False)
+    def generator(lag, cpu):
+        flagged = f'{names.WINDOWS_FLAGGED}{{instance="w",flag='
+        return {
+            f'{names.WINDOWS}{{instance="w"}}': growing(12, 60),
+            f'{flagged}"loop_lag"}}': growing(lag, 60),
+            f'{flagged}"loop_cpu"}}': growing(cpu, 60),
+        }
+
+    yield Case("GeneratorSaturated", "every other window", generator(6, 6), 30, True)
+    yield Case("GeneratorSaturated", "one window in twenty", generator(0.6, 0.6), 30, False)
+    yield Case("GeneratorSaturated", "well", generator(0, 0), 30, False)
+    yield Case("GeneratorSaturated", "no data", {}, 30, False)
 
 
 CASES = [*regressions(), *burns(), *losses(), *simple()]

@@ -7,7 +7,6 @@ and only the probe speaks: four turns a minute, the least that the rules have to
 
 import json
 import math
-import subprocess
 import urllib.parse
 import urllib.request
 
@@ -16,7 +15,9 @@ import pytest
 
 from exporter import stages
 from grafana import alerts, rules
+from tests.grafana.history import openmetrics
 from tests.processes import free_port, process, wait_until
+from tests.prometheus import backfill, backfill_rules
 
 SIGMA = 0.2
 PER_MINUTE = 4
@@ -41,47 +42,26 @@ def usual_mean(minute: int) -> float:
     return wave * (0.9 if day >= 5 else 1.0)
 
 
-def openmetrics(seed: int) -> str:
+def week(seed: int) -> str:
     """The histogram as a scrape a minute would have found it."""
     random = np.random.default_rng(seed)
     means = np.array([usual_mean(minute) for minute in range(DAYS * DAY)])
     means[SHIFTED : SHIFTED + SHIFT_MINUTES] *= SHIFT
     turns = random.lognormal(-(SIGMA**2) / 2, SIGMA, (DAYS * DAY, PER_MINUTE)) * means[:, None]
-    edges = [*stages.TIME_BUCKETS, math.inf]
-    times = START + 60 * (1 + np.arange(DAYS * DAY))
-    lines = [f"# TYPE {STAGE.family} histogram"]
-    for edge in edges:
-        counts = np.cumsum((turns <= edge).sum(axis=1))
-        if counts[-1] == 0:
-            continue
-        le = "+Inf" if math.isinf(edge) else repr(edge)
-        name = f'{STAGE.family}_bucket{{{LABELS},le="{le}"}}'
-        lines += [f"{name} {count} {at}" for count, at in zip(counts, times, strict=True)]
-    for part, values in (
-        ("count", PER_MINUTE * (1 + np.arange(DAYS * DAY))),
-        ("sum", np.cumsum(turns.sum(axis=1))),
-    ):
-        name = f"{STAGE.family}_{part}{{{LABELS}}}"
-        lines += [f"{name} {value} {at}" for value, at in zip(values, times, strict=True)]
-    return "\n".join([*lines, "# EOF", ""])
+    return openmetrics(STAGE, LABELS, turns, START + 60 * (1 + np.arange(DAYS * DAY)))
 
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory):
     """URL of a Prometheus that holds those days and what the recording rules make of it."""
     folder = tmp_path_factory.mktemp("week")
-    data = folder / "data"
-    (folder / "history.txt").write_text(openmetrics(seed=7))
-    backfill = ["promtool", "tsdb", "create-blocks-from", "openmetrics"]
-    subprocess.run(
-        [*backfill, str(folder / "history.txt"), str(data)], check=True, capture_output=True
-    )
+    backfill(week(seed=7), folder)
     (folder / "prometheus.yml").write_text("{}")
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [
         *("prometheus", f"--config.file={folder / 'prometheus.yml'}"),
-        *(f"--storage.tsdb.path={data}", f"--web.listen-address=127.0.0.1:{port}"),
+        *(f"--storage.tsdb.path={folder / 'tsdb'}", f"--web.listen-address=127.0.0.1:{port}"),
         # Those days lie in the past.
         *("--storage.tsdb.retention.time=10y", "--web.enable-lifecycle"),
     ]
@@ -99,23 +79,11 @@ def prometheus(tmp_path_factory):
         for rule in group["rules"]
         if rule["record"].startswith(f"talkscope:{STAGE.family}:")
     ]
-    for number, names in enumerate(
-        (("_10m", "_1h"), ("_baseline",), ("mean_ratio",), ("mean_noise",))
-    ):
-        part = {
-            "groups": [
-                {"name": "part", "rules": [r for r in of_stage if r["record"].endswith(names)]}
-            ]
-        }
-        file = folder / f"rules{number}.yml"
-        file.write_text(json.dumps(part))
+    for names in (("_10m", "_1h"), ("_baseline",), ("mean_ratio",), ("mean_noise",)):
+        part = [rule for rule in of_stage if rule["record"].endswith(names)]
         with process(command, log=folder / "prometheus.log"):
             wait_until(ready, "Prometheus")
-            make = ["promtool", "tsdb", "create-blocks-from", "rules", "--eval-interval=1m"]
-            span = [f"--start={START}", f"--end={START + DAYS * DAY * 60}", f"--url={url}"]
-            subprocess.run(
-                [*make, *span, f"--output-dir={data}", str(file)], check=True, capture_output=True
-            )
+            backfill_rules(url, part, START, START + DAYS * DAY * 60, folder)
     with process(command, log=folder / "prometheus.log"):
         wait_until(ready, "Prometheus")
         yield url
