@@ -16,6 +16,7 @@ import math
 from array import array
 from collections import Counter
 from dataclasses import dataclass
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import numpy as np
@@ -50,6 +51,8 @@ _SLOW_BY: Final = (stages.PERCEIVED_TTFV, stages.FIRST_TURN_TOTAL, stages.TTFV)
 """How slow a turn was: by the first of these that it has."""
 
 _PLACE: Final = {stage.key: place for place, stage in enumerate(TURN_STAGES)}
+_MARK_ROW: Final = Struct(f"{len(MARKS)}d")
+_VALUE_ROW: Final = Struct(f"{len(TURN_STAGES)}d")
 _INPUT: Final = MARKS.index(stages.INPUT)
 _IS_INTERVAL: Final = np.array([stage.is_interval for stage in TURN_STAGES])
 
@@ -84,8 +87,10 @@ class _Block:
         self.turns: list[Turn | bytes] = []
         """Themselves, or their lines."""
         self.identities: list[tuple[str, int]] = []
-        self.marks: array[float] = array("d")
-        self.values: array[float] = array("d")
+        self.marks = bytearray()
+        """A `_MARK_ROW` a turn."""
+        self.values = bytearray()
+        """A `_VALUE_ROW` a turn."""
         self.kinds: list[_Kind] = []
         """In order of appearance."""
         self.kind: array[int] = array("q")
@@ -178,10 +183,11 @@ class TurnTable:
         self.sessions.add(found.session)
         if outcome is not Outcome.COMPLETED and len(self.failed) < KEPT:
             self.failed.append(read_turn(line))
-        if found.clock is not None and block.kinds[place].is_row:
-            self._add_uncertainty(found.clock.client_uncertainty_seconds)
-        block.marks.extend(astuple(found.marks))
-        block.values.extend(astuple(found.values))
+        uncertainty = None if found.clock is None else found.clock.client_uncertainty_seconds
+        if uncertainty is not None and block.kinds[place].is_row:
+            self.clock_uncertainty = max(self.clock_uncertainty or 0.0, uncertainty)
+        block.marks += _MARK_ROW.pack(*astuple(found.marks))
+        block.values += _VALUE_ROW.pack(*astuple(found.values))
         block.identities.append((found.session, found.turn))
         block.turns.append(line)
         block.kind.append(place)
@@ -203,20 +209,17 @@ class TurnTable:
         if turn.outcome is not Outcome.COMPLETED and len(self.failed) < KEPT:
             self.failed.append(turn)
         kind = _kind_of_turn(turn)
-        if turn.clock is not None and kind.is_row:
-            self._add_uncertainty(turn.clock.client_uncertainty_seconds)
+        uncertainty = None if turn.clock is None else turn.clock.client_uncertainty_seconds
+        if uncertainty is not None and kind.is_row:
+            self.clock_uncertainty = max(self.clock_uncertainty or 0.0, uncertainty)
         block = self._block
-        block.marks.extend(turn.marks.get(mark, math.nan) for mark in MARKS)
-        block.values.extend(turn.values.get(stage.key, math.nan) for stage in TURN_STAGES)
+        block.marks += _MARK_ROW.pack(*(turn.marks.get(mark, math.nan) for mark in MARKS))
+        block.values += _VALUE_ROW.pack(*(turn.values.get(s.key, math.nan) for s in TURN_STAGES))
         block.identities.append((turn.session, turn.turn))
         block.turns.append(turn)
         block.kind.append(block.place((len(block.kind),), kind))
         if len(block.kind) >= _BLOCK:
             self._flush()
-
-    def _add_uncertainty(self, seconds: float | None) -> None:
-        if seconds is not None:
-            self.clock_uncertainty = max(self.clock_uncertainty or 0.0, seconds)
 
     # --- blocks ----------------------------------------------------------------------------
 
