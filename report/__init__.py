@@ -1,7 +1,8 @@
 """The report: a run bundle or a window of Prometheus in, the page's template and a verdict out.
 
 `build` reads a bundle and computes its `Result`, `window.read` does the same for Prometheus;
-`write` lays down the files; `compare` sets two results against one another. Standard library only.
+`write` lays down the files; `compare` sets two results against one another. Standard
+library, msgspec and NumPy only.
 
     bundle.py      files → verified records     (archive.py, lines.py, decode.py, records.py,
                                                  turn_lines.py, turn_table.py, samples.py)

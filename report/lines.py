@@ -4,28 +4,36 @@ What comes in: a region of JSON lines, and a maker of accumulators. What goes ou
 accumulator that has seen every line, the same however many processes shared the work, or the
 first line that could not be read. It must not know what a line holds.
 
-A large region is cut at line ends into as many parts as there are processors, each is folded by
-a forked process, and the parts are merged in order.
+A large region is cut at line ends into parts, which forked processes fold in turn, one a
+processor, and the parts are merged in order. So all processes read near one another, and what one
+has read from the disk is still in memory for another.
 """
 
 from __future__ import annotations
 
+import io
 import multiprocessing
 import os
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from report.decode import DecodeError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterator
     from multiprocessing.connection import Connection
+    from multiprocessing.context import ForkProcess
 
     from report.archive import Region
 
 PARALLEL_FROM: Final = 32 * 2**20
 """Bytes from which on starting processes pays."""
+
+_PART: Final = 64 * 2**20
+"""Most bytes of a part, but for what is left of its last line."""
+
+_READ: Final = 2**20
+"""Bytes of lines that are read at once."""
 
 
 class Accumulator(Protocol):
@@ -53,10 +61,7 @@ class LineError(Exception):
 
 
 def fold(region: Region, make: Callable[[], A], *, parallel: bool = True) -> A:
-    """Every line of the region in one accumulator; raises `LineError` and OSError.
-
-    `make` must be picklable, such as a class, unless the work is not to be shared.
-    """
+    """Every line of the region in one accumulator; raises `LineError` and OSError."""
     parts = _parts(region) if parallel else [region]
     lines = 0
     whole: A | None = None
@@ -72,46 +77,72 @@ def fold(region: Region, make: Callable[[], A], *, parallel: bool = True) -> A:
     return whole
 
 
-def mapped(function: Callable[[T], R], items: list[T]) -> Iterable[R]:
-    """`map`, on all processors when there is more than one item."""
-    if len(items) == 1:
-        return map(function, items)
-    # Forked, so that a worker starts in milliseconds and shares the seed of string hashes.
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(min(len(items), os.cpu_count() or 1), context) as pool:
-        return list(pool.map(function, items))
+def mapped(function: Callable[[T], R], items: list[T]) -> Iterator[R]:
+    """`map`, on all processors when there is more than one item.
+
+    Results are sent, so they must be picklable; items are not. Raises OSError, also when a process
+    was ended.
+    """
+    workers = min(len(items), os.cpu_count() or 1)
+    if workers <= 1:
+        yield from map(function, items)
+        return
+    processes = [_started(function, items[first::workers]) for first in range(workers)]
+    try:
+        for number in range(len(items)):
+            yield _received(processes[number % workers][1])
+    finally:
+        for process, _ in processes:
+            # Only one that nobody waits for is still there.
+            process.kill()
+            process.join()
 
 
 def beside(function: Callable[[T], R], item: T) -> Callable[[], R]:
     """Start a function in a process of its own; calling what is returned waits for its result.
 
-    A process and not a thread: forking beside running threads is unsafe. An OSError of the function
-    is raised there.
+    An OSError of the function is raised there.
     """
-    context = multiprocessing.get_context("fork")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_tell, args=(sender, function, item))
-    process.start()
-    sender.close()
+    process, receiver = _started(function, [item])
 
     def result() -> R:
         try:
-            told = receiver.recv()
-        except EOFError as error:
-            raise OSError("the process that checks its files was ended") from error
+            found: R = _received(receiver)
         finally:
             process.join()
-        if isinstance(told, OSError):
-            raise told
-        found: R = told
         return found
 
     return result
 
 
-def _tell(sender: Connection, function: Callable[[T], R], item: T) -> None:
+def _started(function: Callable[[T], Any], items: list[T]) -> tuple[ForkProcess, Connection]:
+    """A process that sends the result of each item.
+
+    A process and not a thread: the work is Python's. Forked, so that it starts in milliseconds,
+    has the items already and shares the seed of string hashes.
+    """
+    context = multiprocessing.get_context("fork")
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_tell, args=(sender, function, items), daemon=True)
+    process.start()
+    sender.close()
+    return process, receiver
+
+
+def _received(receiver: Connection) -> Any:
     try:
-        sender.send(function(item))
+        told = receiver.recv()
+    except EOFError as error:
+        raise OSError("a process that reads its files was ended") from error
+    if isinstance(told, OSError):
+        raise told
+    return told
+
+
+def _tell(sender: Connection, function: Callable[[T], Any], items: list[T]) -> None:
+    try:
+        for item in items:
+            sender.send(function(item))
     except OSError as error:
         sender.send(error)
 
@@ -128,12 +159,13 @@ def _parts(region: Region) -> list[Region]:
     workers = os.cpu_count() or 1
     if region.size < PARALLEL_FROM or workers == 1:
         return [region]
+    count = workers * -(-region.size // (workers * _PART))
     parts = []
     begin = region.offset
     end = region.offset + region.size
     with region.path.open("rb") as stream:
-        for number in range(1, workers + 1):
-            stream.seek(max(begin, region.offset + region.size * number // workers))
+        for number in range(1, count + 1):
+            stream.seek(max(begin, region.offset + region.size * number // count))
             stream.readline()
             cut = min(stream.tell(), end)
             if cut > begin:
@@ -150,11 +182,20 @@ def _fold_part(task: tuple[Region, Callable[[], A]]) -> _Folded[A]:
     with region.path.open("rb") as stream:
         stream.seek(region.offset)
         while left > 0:
-            line = stream.readline(left)
-            left -= len(line)
-            number += 1
-            try:
-                accumulator.line(line.removesuffix(b"\n"))
-            except DecodeError as error:
-                return _Folded(accumulator, number, str(error))
+            if left > _READ:
+                lines = stream.readlines(_READ)
+            else:
+                lines = io.BytesIO(stream.read(left)).readlines()
+            if not lines:
+                break
+            left -= sum(map(len, lines))
+            if left < 0:
+                # A last line without an end: what follows it in an archive is not the file's.
+                lines[-1] = lines[-1][:left]
+            for line in lines:
+                number += 1
+                try:
+                    accumulator.line(line.removesuffix(b"\n"))
+                except DecodeError as error:
+                    return _Folded(accumulator, number, str(error))
     return _Folded(accumulator, number, None)

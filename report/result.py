@@ -20,6 +20,8 @@ from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeVar
 
+import numpy as np
+
 from exporter import stages
 from exporter.stages import InputKind, Outcome, Scope, Stage
 from report.absence import Missing, not_seen, why
@@ -30,7 +32,8 @@ from report.records import Accelerator, Session, Turn
 from report.summary import Statistics, summarise, summarise_ordered
 from report.timeline import Series as Line
 from report.timeline import Timeline, thinned
-from report.turn_table import TURN_STAGES, TurnTable
+from report.turn_lines import TURN_STAGES
+from report.turn_table import TurnTable
 from report.values import Distribution, Exact, Values, distribution
 
 if TYPE_CHECKING:
@@ -321,9 +324,7 @@ def verdict(outcomes: Mapping[Outcome, int]) -> Verdict:
 
 def _turn_stages(table: TurnTable) -> dict[str, StageResult]:
     columns = [table.column(stage.key) for stage in TURN_STAGES]
-    summaries = (
-        mapped(_summary, columns) if table.completed >= _MANY else list(map(_summary, columns))
-    )
+    summaries = mapped(_summary, columns) if table.completed >= _MANY else map(_summary, columns)
     found = {}
     for stage, column, (statistics, bins) in zip(TURN_STAGES, columns, summaries, strict=True):
         lacking = table.reasons[stage.key]
@@ -345,7 +346,7 @@ def _turn_stages(table: TurnTable) -> dict[str, StageResult]:
 def _summary(column: array[float]) -> tuple[Statistics | None, Distribution | None]:
     if not column:
         return None, None
-    ordered = sorted(column)
+    ordered = array("d", np.sort(np.frombuffer(column)).tobytes())
     return summarise_ordered(ordered), distribution(ordered)
 
 

@@ -7,7 +7,6 @@ It must not know what the numbers measure.
 from __future__ import annotations
 
 import math
-import statistics
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final
@@ -79,7 +78,7 @@ def summarise_ordered(ordered: Sequence[float]) -> Statistics:
     return Statistics(
         n=n,
         mean=math.fsum(ordered) / n,
-        p50=Quantile(statistics.median(ordered), _confidence(ordered, P50)),
+        p50=Quantile((ordered[(n - 1) // 2] + ordered[n // 2]) / 2.0, _confidence(ordered, P50)),
         p95=quantile(P95),
         p99=quantile(P99),
         minimum=ordered[0],

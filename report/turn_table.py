@@ -16,18 +16,23 @@ import math
 from array import array
 from collections import Counter
 from dataclasses import dataclass
+from struct import Struct
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import numpy as np
+from msgspec.structs import astuple
+
 from exporter import stages
-from exporter.stages import InputKind, Outcome, Phase, Scope, Stage, Startup
-from report.turn_lines import TurnReader
+from exporter.stages import InputKind, Outcome, Phase, Stage, Startup
+from report.records import Timing, Turn
+from report.turn_lines import MARKS, TURN_STAGES, read_line, read_texts, read_turn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-    from report.records import Timing, Turn
+    from numpy.typing import NDArray
 
-TURN_STAGES: Final = tuple(s for s in stages.STAGES.values() if s.scope is Scope.TURN)
+    from report.turn_lines import Line
 
 SLOWEST: Final = 10
 """Turns that are kept whole because they were the slowest."""
@@ -39,20 +44,64 @@ _MARKS: Final = "marks"
 """The source of a value that the exporter computed from two marks."""
 
 _STEPPED: Final = "it ends before it begins, as after a step of a clock"
-_BLOCK: Final = 8192
-_NAN: Final = math.nan
+_BLOCK: Final = 4096
+"""Turns that are counted at once; their lines are held meanwhile."""
 
 _SLOW_BY: Final = (stages.PERCEIVED_TTFV, stages.FIRST_TURN_TOTAL, stages.TTFV)
 """How slow a turn was: by the first of these that it has."""
 
+_PLACE: Final = {stage.key: place for place, stage in enumerate(TURN_STAGES)}
+_MARK_ROW: Final = Struct(f"{len(MARKS)}d")
+_VALUE_ROW: Final = Struct(f"{len(TURN_STAGES)}d")
+_INPUT: Final = MARKS.index(stages.INPUT)
+_IS_INTERVAL: Final = np.array([stage.is_interval for stage in TURN_STAGES])
 
-@dataclass(slots=True)
-class _Shape:
-    """Turns that have the same stages, from the same sources, and lack the rest alike."""
 
-    first: Turn
-    """Held because shapes are told apart by the ids of its parts, unique while they live."""
-    turns: int = 1
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """All of a measured turn but its numbers, which many turns have alike."""
+
+    outcome: Outcome
+    startup: Startup | None
+    input: InputKind | None
+    model: str | None
+    backend: str | None
+    avatar: str | None
+    drift_basis: str | None
+    timing: Timing | None
+    mark_sources: Mapping[str, str]
+    value_sources: Mapping[str, str]
+    absent: Mapping[str, str]
+    bases: Mapping[str, str]
+
+    @property
+    def is_row(self) -> bool:
+        """Whether such a turn gives values."""
+        return self.outcome is Outcome.COMPLETED and self.startup is not Startup.COLD
+
+
+class _Block:
+    """Measured turns that wait to be counted."""
+
+    def __init__(self) -> None:
+        self.turns: list[Turn | bytes] = []
+        """Themselves, or their lines."""
+        self.identities: list[tuple[str, int]] = []
+        self.marks = bytearray()
+        """A `_MARK_ROW` a turn."""
+        self.values = bytearray()
+        """A `_VALUE_ROW` a turn."""
+        self.kinds: list[_Kind] = []
+        """In order of appearance."""
+        self.kind: array[int] = array("q")
+        self.places: dict[tuple[object, ...], int] = {}
+        """In `kinds`, by what tells kinds apart."""
+
+    def place(self, key: tuple[object, ...], kind: _Kind) -> int:
+        """Remember a kind; its place in `kinds`."""
+        self.kinds.append(kind)
+        self.places[key] = len(self.kinds) - 1
+        return len(self.kinds) - 1
 
 
 class TurnTable:
@@ -96,16 +145,55 @@ class TurnTable:
         self._begins: array[float] = array("d")
         self._slowest: list[tuple[float, str, int, Turn]] = []
         self._identities: array[int] = array("q")
-        self._reader = TurnReader()
-        self._rows: dict[tuple[str, ...], list[tuple[float, ...]]] = {}
-        self._waiting = 0
-        self._shapes: dict[tuple[object, ...], _Shape] = {}
+        self._block = _Block()
 
     # --- lines -----------------------------------------------------------------------------
 
     def line(self, line: bytes) -> None:
         """See `report.lines.Accumulator`."""
-        self.add(self._reader.read(line))
+        found = read_line(line)
+        if found is None or not self._add_line(found, line):
+            self.add(read_turn(line))
+
+    def _add_line(self, found: Line, line: bytes) -> bool:
+        """Count the turn of a line; False, and nothing done, where the schema has to look at it."""
+        block = self._block
+        outcome, phase = found.outcome, found.phase
+        key = (
+            *(phase, outcome, found.startup, found.input),
+            *(found.model, found.backend, found.avatar),
+            None if found.drift is None else found.drift.basis,
+            None if found.timing is None else astuple(found.timing),
+            *(bytes(found.mark_sources), bytes(found.value_sources)),
+            *(bytes(found.absent), bytes(found.bases)),
+        )
+        place = block.places.get(key)
+        if place is None:
+            kind = _kind_of_line(found)
+            if kind is None:
+                return False
+            place = block.place(key, kind)
+        self._identities.append(hash((found.session, found.turn)))
+        if phase is not Phase.MEASURED:
+            if phase is None:
+                self.unphased += 1
+            elif len(self.warmup) < KEPT:
+                self.warmup.append(read_turn(line))
+            return True
+        self.sessions.add(found.session)
+        if outcome is not Outcome.COMPLETED and len(self.failed) < KEPT:
+            self.failed.append(read_turn(line))
+        uncertainty = None if found.clock is None else found.clock.client_uncertainty_seconds
+        if uncertainty is not None and block.kinds[place].is_row:
+            self.clock_uncertainty = max(self.clock_uncertainty or 0.0, uncertainty)
+        block.marks += _MARK_ROW.pack(*astuple(found.marks))
+        block.values += _VALUE_ROW.pack(*astuple(found.values))
+        block.identities.append((found.session, found.turn))
+        block.turns.append(line)
+        block.kind.append(place)
+        if len(block.kind) >= _BLOCK:
+            self._flush()
+        return True
 
     def add(self, turn: Turn) -> None:
         """Count one turn."""
@@ -117,50 +205,127 @@ class TurnTable:
         if turn.phase is None:
             self.unphased += 1
             return
-        self.outcomes[turn.outcome] += 1
         self.sessions.add(turn.session)
-        if turn.input is not None:
-            self.inputs[turn.input] = None
-        times = [time for mark, time in turn.marks.items() if mark in stages.MARKS]
-        begin = _NAN
-        if times:
-            begin = turn.marks.get(stages.INPUT, min(times))
-            self.begin = min(self.begin, begin)
-            self.end = max(self.end, *times)
-        if turn.outcome is not Outcome.COMPLETED:
-            if len(self.failed) < KEPT:
-                self.failed.append(turn)
-            return
-        self._add_completed(turn, begin)
+        if turn.outcome is not Outcome.COMPLETED and len(self.failed) < KEPT:
+            self.failed.append(turn)
+        kind = _kind_of_turn(turn)
+        uncertainty = None if turn.clock is None else turn.clock.client_uncertainty_seconds
+        if uncertainty is not None and kind.is_row:
+            self.clock_uncertainty = max(self.clock_uncertainty or 0.0, uncertainty)
+        block = self._block
+        block.marks += _MARK_ROW.pack(*(turn.marks.get(mark, math.nan) for mark in MARKS))
+        block.values += _VALUE_ROW.pack(*(turn.values.get(s.key, math.nan) for s in TURN_STAGES))
+        block.identities.append((turn.session, turn.turn))
+        block.turns.append(turn)
+        block.kind.append(block.place((len(block.kind),), kind))
+        if len(block.kind) >= _BLOCK:
+            self._flush()
 
-    def _add_completed(self, turn: Turn, begin: float) -> None:
-        self.startups[turn.startup or "unknown"] += 1
-        if turn.startup is Startup.COLD:
+    # --- blocks ----------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        """Count what waits."""
+        block, self._block = self._block, _Block()
+        if not block.kind:
             return
-        self.completed += 1
+        kind = np.frombuffer(block.kind, np.int64)
+        turns = np.bincount(kind, minlength=len(block.kinds)).tolist()
+        for one, count in zip(block.kinds, turns, strict=True):
+            if count:
+                self._add_kind(one, count)
+        begins = self._add_span(np.frombuffer(block.marks).reshape(len(kind), -1))
+        rows = np.array([one.is_row for one in block.kinds])[kind]
+        places = np.flatnonzero(rows)
+        values = np.frombuffer(block.values).reshape(len(kind), -1)[places]
+        self._add_slowest(block, places, values)
+        self._add_evidence(block.kinds, kind[places], ~np.isnan(values))
+        # Nothing ends before it begins.
+        with np.errstate(invalid="ignore"):
+            stepped = (values < 0.0) & _IS_INTERVAL
+        for place in np.flatnonzero(stepped.any(axis=0)).tolist():
+            self.reasons[TURN_STAGES[place].key][_STEPPED] += int(stepped[:, place].sum())
+        values[stepped] = math.nan
+        self._begins.frombytes(begins[places].tobytes())
+        for stage, column in zip(TURN_STAGES, values.T, strict=True):
+            self._columns[stage.key].frombytes(column.tobytes())
+
+    def _add_kind(self, kind: _Kind, turns: int) -> None:
+        self.outcomes[kind.outcome] += turns
+        if kind.input is not None:
+            self.inputs[kind.input] = None
+        if kind.outcome is not Outcome.COMPLETED:
+            return
+        self.startups[kind.startup or "unknown"] += turns
+        if not kind.is_row:
+            return
+        self.completed += turns
         for name, seen in (
-            (turn.model, self.models),
-            (turn.backend, self.backends),
-            (turn.avatar, self.avatars),
-            (turn.drift.basis if turn.drift else None, self.drift_bases),
+            (kind.model, self.models),
+            (kind.backend, self.backends),
+            (kind.avatar, self.avatars),
+            (kind.drift_basis, self.drift_bases),
         ):
             if name is not None:
                 seen[name] = None
-        if turn.timing is not None:
-            self._add_timing(turn.timing)
-        uncertainty = turn.clock.client_uncertainty_seconds if turn.clock else None
-        if uncertainty is not None:
-            self.clock_uncertainty = max(self.clock_uncertainty or 0.0, uncertainty)
-        self._add_evidence(turn)
-        values = turn.values
-        rows = self._rows.setdefault(tuple(values), [])
-        rows.append((begin, *values.values()))
-        self._waiting += 1
-        if self._waiting >= _BLOCK:
-            self._flush()
-        slow = next((values[stage.key] for stage in _SLOW_BY if stage.key in values), None)
-        if slow is not None and (len(self._slowest) < SLOWEST or slow >= self._slowest[0][0]):
-            _keep(self._slowest, (slow, turn.session, turn.turn, turn))
+        if kind.timing is not None:
+            self._add_timing(kind.timing)
+
+    def _add_span(self, marks: NDArray[np.float64]) -> NDArray[np.float64]:
+        """When each turn began, NaN where none of its marks was seen."""
+        inputs = marks[:, _INPUT]
+        begins = np.where(np.isnan(inputs), np.fmin.reduce(marks, axis=1), inputs)
+        begin, end = float(np.fmin.reduce(begins)), float(np.fmax.reduce(marks, axis=None))
+        if begin == begin:
+            self.begin, self.end = min(self.begin, begin), max(self.end, end)
+        return begins
+
+    def _add_slowest(
+        self, block: _Block, places: NDArray[np.intp], values: NDArray[np.float64]
+    ) -> None:
+        """Keep the slowest of a block; `places` says where in it each row of `values` is from."""
+        slow = np.full(len(values), math.nan)
+        for stage in reversed(_SLOW_BY):
+            column = values[:, _PLACE[stage.key]]
+            slow = np.where(np.isnan(column), slow, column)
+        least = self._slowest[0][0] if len(self._slowest) == SLOWEST else -math.inf
+        if len(slow) > SLOWEST:
+            # A partition puts NaN last, as if it were the greatest.
+            tenth = -np.partition(-slow, SLOWEST - 1)[SLOWEST - 1]
+            least = max(least, tenth) if tenth == tenth else least
+        with np.errstate(invalid="ignore"):
+            found = np.flatnonzero(slow >= least).tolist()
+        orders = [(float(slow[i]), *block.identities[places[i]], i) for i in found]
+        for value, session, number, i in heapq.nlargest(SLOWEST, orders):
+            turn = block.turns[places[i]]
+            if isinstance(turn, bytes):
+                turn = read_turn(turn)
+            _keep(self._slowest, (value, session, number, turn))
+
+    def _add_evidence(
+        self, kinds: Sequence[_Kind], kind: NDArray[np.int64], present: NDArray[np.bool_]
+    ) -> None:
+        """Where values came from and why some are not there: once for each combination of a kind
+        and the stages that are there."""
+        if not len(kind):
+            return
+        packed = np.packbits(present, axis=1)
+        seen = np.column_stack([kind.view(np.uint8).reshape(len(kind), -1), packed])
+        _, first, turns = np.unique(seen, axis=0, return_index=True, return_counts=True)
+        # In order of appearance.
+        for row, count in sorted(zip(first.tolist(), turns.tolist(), strict=True)):
+            self._add_combination(kinds[kind[row]], present[row].tolist(), count)
+
+    def _add_combination(self, kind: _Kind, present: Sequence[bool], turns: int) -> None:
+        for stage, there in zip(TURN_STAGES, present, strict=True):
+            if not there:
+                self.reasons[stage.key][kind.absent.get(stage.key, "")] += turns
+                continue
+            source = value_source(stage, kind)
+            if source:
+                self.sources[stage.key][source] = None
+            for name in (stage.key, stage.start, stage.end):
+                if name is not None and name in kind.bases:
+                    self.bases[stage.key][kind.bases[name]] = None
 
     def _add_timing(self, timing: Timing) -> None:
         self.timed = True
@@ -171,58 +336,6 @@ class TurnTable:
         # A rate below 1 Hz is none, and dividing by a tiny one would leave the finite numbers.
         if timing.chunk_samples and timing.sample_rate and timing.sample_rate >= 1.0:
             self.chunks_ms[timing.chunk_samples / timing.sample_rate * 1000.0] = None
-
-    def _add_evidence(self, turn: Turn) -> None:
-        """Where values came from and why some are not there: once for each combination, since
-        the reader gives equal parts as one object."""
-        shape = (
-            *(id(turn.mark_sources), id(turn.value_sources), id(turn.absent), id(turn.bases)),
-            *turn.values,
-        )
-        known = self._shapes.get(shape)
-        if known is not None:
-            known.turns += 1
-            return
-        if len(self._shapes) < KEPT:
-            self._shapes[shape] = _Shape(turn)
-        else:
-            self._count_reasons(turn, 1)
-        for stage in TURN_STAGES:
-            if stage.key in turn.values:
-                source = value_source(stage, turn)
-                if source:
-                    self.sources[stage.key][source] = None
-                for name in (stage.key, stage.start, stage.end):
-                    if name is not None and name in turn.bases:
-                        self.bases[stage.key][turn.bases[name]] = None
-
-    def _count_reasons(self, turn: Turn, times: int) -> None:
-        for stage in TURN_STAGES:
-            if stage.key not in turn.values:
-                self.reasons[stage.key][turn.absent.get(stage.key, "")] += times
-
-    def _flush(self) -> None:
-        """Rows → columns; a stage that a row does not have is NaN there."""
-        for keys, rows in self._rows.items():
-            begins, *columns = zip(*rows, strict=True)
-            self._begins.extend(begins)
-            found = {
-                key: self._possible(key, column)
-                for key, column in zip(keys, columns, strict=True)
-                if key in self._columns
-            }
-            nothing = array("d", [_NAN]) * len(rows)
-            for key, column in self._columns.items():
-                column.extend(found.get(key, nothing))
-        self._rows.clear()
-        self._waiting = 0
-
-    def _possible(self, key: str, column: tuple[float, ...]) -> Iterable[float]:
-        """The column, NaN where an interval is negative: nothing ends before it begins."""
-        if not stages.STAGES[key].is_interval or min(column) >= 0.0:
-            return column
-        self.reasons[key][_STEPPED] += sum(value < 0.0 for value in column)
-        return [value if value >= 0.0 else _NAN for value in column]
 
     # --- the whole -------------------------------------------------------------------------
 
@@ -262,28 +375,23 @@ class TurnTable:
     def finish(self) -> None:
         """Write down what waits; afterwards nothing is added. Also before it is sent away."""
         self._flush()
-        for shape in self._shapes.values():
-            self._count_reasons(shape.first, shape.turns)
-        self._shapes.clear()
 
     def __getstate__(self) -> dict[str, object]:
         self.finish()
-        return {**self.__dict__, "_reader": None}
-
-    def __setstate__(self, state: Mapping[str, object]) -> None:
-        self.__dict__.update(state)
-        self._reader = TurnReader()
+        return self.__dict__
 
     def may_repeat(self) -> bool:
         """Whether two turns may be the same: their hashes are."""
-        return len(set(self._identities)) < len(self._identities)
+        ordered = np.sort(np.frombuffer(self._identities, np.int64))
+        return bool((ordered[1:] == ordered[:-1]).any())
 
     def column(self, key: str) -> array[float]:
         """A stage's values of the completed measured turns that have one, in the key's unit."""
         column = self._columns[key]
         if not self.reasons[key]:
             return column
-        return array("d", (value for value in column if value == value))
+        values = np.frombuffer(column)
+        return array("d", values[~np.isnan(values)].tobytes())
 
     def row_sums(self, keys: Sequence[str], total: str) -> Iterable[tuple[float, ...]]:
         """For each turn that has `total` and every one of `keys`: their values, total first."""
@@ -301,7 +409,46 @@ class TurnTable:
         return tuple(entry[3] for entry in sorted(self._slowest, key=_order, reverse=True))
 
 
-def value_source(stage: Stage, turn: Turn) -> str:
+def _kind_of_line(found: Line) -> _Kind | None:
+    """None where a map of texts holds something else."""
+    sources, value_sources = read_texts(found.mark_sources), read_texts(found.value_sources)
+    absent, bases = read_texts(found.absent), read_texts(found.bases)
+    if sources is None or value_sources is None or absent is None or bases is None:
+        return None
+    return _Kind(
+        outcome=found.outcome,
+        startup=found.startup,
+        input=found.input,
+        model=found.model,
+        backend=found.backend,
+        avatar=found.avatar,
+        drift_basis=None if found.drift is None else found.drift.basis,
+        timing=None if found.timing is None else Timing(*astuple(found.timing)),
+        mark_sources=sources,
+        value_sources=value_sources,
+        absent=absent,
+        bases=bases,
+    )
+
+
+def _kind_of_turn(turn: Turn) -> _Kind:
+    return _Kind(
+        outcome=turn.outcome,
+        startup=turn.startup,
+        input=turn.input,
+        model=turn.model,
+        backend=turn.backend,
+        avatar=turn.avatar,
+        drift_basis=None if turn.drift is None else turn.drift.basis,
+        timing=turn.timing,
+        mark_sources=turn.mark_sources,
+        value_sources=turn.value_sources,
+        absent=turn.absent,
+        bases=turn.bases,
+    )
+
+
+def value_source(stage: Stage, turn: Turn | _Kind) -> str:
     """Where a turn's value of a stage came from; empty when nobody told.
 
     A value computed from marks names who saw each of them, since one that the exporter only

@@ -42,7 +42,7 @@ from report.samples import Samples
 from report.summary import summarise, summarise_histogram
 from report.timeline import Series as Line
 from report.timeline import Timeline
-from report.turn_table import TURN_STAGES
+from report.turn_lines import TURN_STAGES
 from report.values import Histogram
 
 if TYPE_CHECKING:

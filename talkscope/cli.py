@@ -83,6 +83,7 @@ _EXTRA = {
     "gevent": "loadgen",
     "httpx_sse": "loadgen",
     "locust": "loadgen",
+    "msgspec": "report",
     "numpy": "loadgen",
     "websockets": "loadgen",
     "yaml": "report",

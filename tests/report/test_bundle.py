@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporter import stages
-from report import BundleError, archive, lines, turn_lines
+from report import BundleError, archive, lines
 from report.archive import LIMIT_BYTES, Region, pack
 from report.bundle import Bundle, read
 from report.decode import DecodeError, decode, parse
@@ -25,7 +25,8 @@ from report.files import csv_text, json_text
 from report.markdown import render
 from report.records import Turn
 from report.result import summarise_bundle
-from report.turn_lines import TurnReader
+from report.turn_lines import TURN_STAGES, read_line
+from report.turn_table import TurnTable
 from tests.exporter import example
 from tests.report.example import good_run
 from tests.report.recording import Recording, full, run, seal, session, target, timing, turn
@@ -485,26 +486,53 @@ def test_a_turn_reads_as_by_the_schema(data: st.DataObject) -> None:
         record[field] = value
     line = json.dumps(record, ensure_ascii=False).encode("utf-8", "surrogatepass")
 
-    def outcome(read_line: Callable[[bytes], Turn]) -> object:
+    def outcome(turns: Callable[[TurnTable], None]) -> object:
+        table = TurnTable()
         try:
-            return read_line(line)
+            turns(table)
         except DecodeError as error:
             return str(error)
+        table.finish()
+        return {
+            name: value
+            for name, value in vars(table).items()
+            # NaN is not itself, so columns are compared by their bytes.
+            if name not in ("_block", "_columns", "_begins")
+        } | {
+            name: column.tobytes()
+            for name, column in {**table._columns, "begins": table._begins}.items()
+        }
 
-    assert outcome(TurnReader().read) == outcome(lambda raw: decode(Turn, parse(raw)))
+    assert outcome(lambda table: table.line(line)) == outcome(
+        lambda table: table.add(decode(Turn, parse(line)))
+    )
 
 
-def test_what_the_exporter_writes_is_read_the_short_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Else a million turns would take twice as long, and nothing else would tell.
-    def whole(*_: object) -> None:
-        pytest.fail("the schema was asked")
-
+def test_what_the_exporter_writes_is_read_the_short_way() -> None:
+    # Else a million turns would take many times as long, and nothing else would tell.
     record = example.turn(trace_id="ab" * 16, client_turn="1", chunks=[(1.0, 2.0)])
     record.timing = timing()
     line = json.dumps(record.to_json(), ensure_ascii=False).encode()
-    expected = decode(Turn, parse(line))
-    monkeypatch.setattr(turn_lines, "decode", whole)
-    assert TurnReader().read(line) == expected
+    assert read_line(line) is not None
+
+
+def test_turns_of_every_shape_count_the_same_by_either_way() -> None:
+    recording = good_run()
+    short, schema = TurnTable(), TurnTable()
+    for record in recording.turns:
+        line = json.dumps(record, ensure_ascii=False).encode()
+        short.line(line)
+        schema.add(decode(Turn, parse(line)))
+    short.finish()
+    schema.finish()
+    assert short.slowest == schema.slowest != ()
+    assert (short.reasons, short.sources, short.bases) == (
+        schema.reasons,
+        schema.sources,
+        schema.bases,
+    )
+    for stage in TURN_STAGES:
+        assert short.column(stage.key) == schema.column(stage.key)
 
 
 def test_a_large_file_is_read_the_same_by_several_processes(
