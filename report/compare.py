@@ -444,6 +444,8 @@ def mismatches(before: Result, after: Result) -> tuple[str, ...]:
         "mode": (one.mode, other.mode),
         "avatar": (one.avatar, other.avatar),
         "weights": (one.weights, other.weights),
+        "quantization": (one.quantization, other.quantization),
+        "caching": (one.caching, other.caching),
         "kind of input": (one.input, other.input),
         "prompt": (one.prompt, other.prompt),
         "audio": (one.audio, other.audio),

@@ -163,7 +163,10 @@ def _facts(result: Result) -> dict[Fact, str]:
         Fact.OPENTALKING: _known(facts.opentalking),
         Fact.BACKEND: _known(facts.backend_revision),
         Fact.HARDWARE: _hardware(result),
-        Fact.MODEL: f"{_known(facts.model)}; weights: {_known(facts.weights)}",
+        Fact.MODEL: (
+            f"{_known(facts.model)}; weights: {_known(facts.weights)}; quantization: "
+            f"{_known(facts.quantization)}; caching: {_known(facts.caching)}"
+        ),
         Fact.AVATAR: _known(facts.avatar),
         Fact.AUDIO: _audio(result),
         Fact.STARTUP: _startup(result),

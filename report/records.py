@@ -74,6 +74,8 @@ class Run:
     opentalking_version: str | None
     backend_version: str | None
     weights: str | None
+    quantization: str | None
+    caching: str | None
     technique: str | None
     notes: str | None
     cold_start: ColdStart | None

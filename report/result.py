@@ -149,6 +149,9 @@ class Facts:
     avatar: str | Missing
     technique: str | Missing
     weights: str | Missing
+    quantization: str | Missing
+    caching: str | Missing
+    """Which caches were kept, and how, as the tester says."""
     hardware: str | Missing
     """Accelerators; several of one kind as `NAME ×8`."""
     driver: str | Missing
@@ -486,6 +489,8 @@ def _facts(run: Run, target: Target, table: TurnTable) -> Facts:
         avatar=_agreed(run.avatar, table.avatars),
         technique=told(run.technique),
         weights=told(run.weights),
+        quantization=told(run.quantization),
+        caching=told(run.caching),
         hardware=_hardware(devices, target),
         driver=_driver(devices, target),
         runtime=", ".join(_distinct(device.runtime or None for device in devices))

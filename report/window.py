@@ -438,6 +438,8 @@ def _facts(begin: float, settings: Sequence[tuple[str, str]]) -> Facts:
         avatar=_NOT_HELD,
         technique=_NOT_HELD,
         weights=_NOT_HELD,
+        quantization=_NOT_HELD,
+        caching=_NOT_HELD,
         hardware=_NOT_HELD,
         driver=_NOT_HELD,
         runtime=_NOT_HELD,

@@ -97,7 +97,9 @@ def add(commands: Any) -> None:
     page.add_argument("--gpu-index", type=int, metavar="N", help="which device the target uses")
     page.add_argument("--opentalking-commit", metavar="HASH")
     page.add_argument("--backend-commit", metavar="HASH")
-    page.add_argument("--weights", metavar="TEXT", help="model version and quantization")
+    page.add_argument("--weights", metavar="TEXT", help="version of the model's weights")
+    page.add_argument("--quantization", metavar="TEXT", help="such as fp16 or int8")
+    page.add_argument("--caching", metavar="TEXT", help="such as 'avatars prewarmed, 1 worker'")
     page.add_argument("--technique", metavar="TEXT", help="such as 'mouth inpainting'")
     page.add_argument("--input", metavar="TEXT", help="the Input column, such as 'audio+image'")
     page.add_argument("--notes", metavar="TEXT")
@@ -209,6 +211,8 @@ def _write_run(
         opentalking_commit=told.opentalking_commit,
         backend_commit=told.backend_commit,
         weights=told.weights or (run_file.DEMO_WEIGHTS if demo else None),
+        quantization=told.quantization,
+        caching=told.caching,
         technique=told.technique or (run_file.DEMO_TECHNIQUE if demo else None),
         notes=told.notes,
         stand_ins=stand_ins,

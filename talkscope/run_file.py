@@ -13,7 +13,7 @@ _KEYS: Final = (
     *("started_unix", "target", "mode", "model", "backend", "avatar", "tester", "gpu_index"),
     *("input", "prompt", "audio", "repeat", "opentalking_commit", "backend_commit", "weights"),
     *("technique", "notes", "stand_ins", "synthetic", "opentalking_version", "backend_version"),
-    *("cold_start", "client", "invalid"),
+    *("cold_start", "client", "invalid", "quantization", "caching"),
 )
 
 DEMO_STAND_INS: Final = (
