@@ -1,7 +1,7 @@
 """`make check-stack`: every check of the stack that needs no container engine, a line each.
 
-What comes in: nothing. What goes out: `ok` or `FAILED` with the seconds, and the output of what
-failed. Exit status: 0 when all is well, else 1.
+What comes in: nothing. What goes out: `ok` or `FAILED` with the seconds, why a test was skipped,
+and the output of what failed. Exit status: 0 when all is well, else 1.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.processes import ROOT
 
-PYTEST = (sys.executable, "-m", "pytest", "-q", "--no-header")
+PYTEST = (sys.executable, "-m", "pytest", "-q", "--no-header", "-rs")
 SCHEMA = (sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec")
 
 
@@ -38,6 +38,11 @@ def _checks() -> Iterator[tuple[str, tuple[str, ...]]]:
         ("amtool", "check-config", "deploy/alertmanager/alertmanager.yml"),
     )
     yield "compose: schema", (*SCHEMA, "compose.yaml", *files("deploy/compose/*.yaml"))
+    yield (
+        "compose: merged with every profile and overlay",
+        (*PYTEST, "tests/deploy/test_compose.py"),
+    )
+    yield "kubernetes: schemas", (*PYTEST, "tests/deploy/test_kubernetes.py")
     yield (
         "dashboards: lint",
         (*PYTEST, "tests/grafana/test_queries.py", "tests/grafana/test_generated.py"),
@@ -63,6 +68,10 @@ def main() -> int:
         if status:
             failed += 1
             print(said, flush=True)
+        else:
+            for line in said.splitlines():
+                if line.startswith("SKIPPED"):
+                    print(f"       {line}", flush=True)
     return 1 if failed else 0
 
 
