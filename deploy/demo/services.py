@@ -62,7 +62,7 @@ class Settings:
     runtime: RuntimeKnobs
     agent: str | None = None
     """URL of the exporter that Talkscope's agent in OpenTalking reports to; None: no agent."""
-    media_address: str = LOOPBACK
+    media_address: tuple[str, ...] = (LOOPBACK,)
     """The one address that OpenTalking offers for media."""
 
 
@@ -266,7 +266,7 @@ def _opentalking_environment(settings: Settings, ports: Ports) -> dict[str, str]
         **agent,
         "PYTHONPATH": os.pathsep.join(path),
         "TALKSCOPE_LOOPBACK_ICE": "1",
-        "TALKSCOPE_MEDIA_ADDRESS": settings.media_address,
+        "TALKSCOPE_MEDIA_ADDRESSES": ",".join(settings.media_address),
         "OPENTALKING_AVATARS_DIR": str(settings.directory / "avatars"),
         "OPENTALKING_DEFAULT_MODEL": settings.model,
         "OPENTALKING_TORCH_DEVICE": "cpu",

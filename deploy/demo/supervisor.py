@@ -16,9 +16,9 @@ Standard library only: it runs under any Python from 3.11, outside the target's 
 import argparse
 import asyncio
 import contextlib
-import ipaddress
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable, Coroutine
@@ -170,7 +170,7 @@ def _parser() -> argparse.ArgumentParser:
         type=_listen,
         metavar="HOST:PORT",
         help="where OpenTalking answers HTTP, such as 0.0.0.0:8000 in a container (default: a free "
-        "port of loopback); WebRTC stays on loopback all the same",
+        "port of loopback); for WebRTC there is --media-address",
     )
     parser.add_argument(
         "--timeout", type=_whole(1, 3600), default=120, help="for each process to be ready, s"
@@ -188,11 +188,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--media-address",
-        type=_ipv4,
-        default=services.LOOPBACK,
-        metavar="IP",
-        help="offered for media; another one than 127.0.0.1 is for network namespaces of this "
-        "machine (%(default)s)",
+        type=_addresses,
+        default=(services.LOOPBACK,),
+        metavar="HOST",
+        help="offered for media: an IPv4 address, or a name that is looked up once. Another one "
+        "than 127.0.0.1, the default, is for network namespaces and containers of this machine",
     )
     add_arguments(parser, ProviderKnobs)
     add_arguments(parser, RuntimeKnobs)
@@ -216,11 +216,13 @@ def _whole(low: int, high: int) -> Callable[[str], int]:
     return parse
 
 
-def _ipv4(text: str) -> str:
+def _addresses(text: str) -> tuple[str, ...]:
     try:
-        return str(ipaddress.IPv4Address(text))
-    except ValueError:
-        raise argparse.ArgumentTypeError("must be an IPv4 address") from None
+        found = socket.getaddrinfo(text, None, socket.AF_INET, socket.SOCK_DGRAM)
+    except OSError as error:
+        reason = f"must be an IPv4 address, or a name that has one: {error}"
+        raise argparse.ArgumentTypeError(reason) from None
+    return tuple(sorted({str(address[0]) for *_, address in found}))
 
 
 def _even(low: int, high: int) -> Callable[[str], int]:

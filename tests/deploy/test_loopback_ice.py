@@ -11,8 +11,7 @@ pytestmark = pytest.mark.e2e
 HOOK = {"PYTHONPATH": str(DEMO / "hooks"), "TALKSCOPE_LOOPBACK_ICE": "1"}
 
 
-def test_only_loopback_is_offered_and_no_server_is_asked(in_venv):
-    code = """
+OFFER = """
 import asyncio, json
 from aiortc import RTCPeerConnection
 from aiortc.rtcicetransport import RTCIceGatherer
@@ -24,10 +23,19 @@ async def main():
     await peer.close()
 asyncio.run(main())
 """
-    sdp, servers = in_venv("opentalking", "-c", code, environment=HOOK)
+
+
+@pytest.mark.parametrize(
+    ("told", "offered"),
+    [
+        ({}, {"127.0.0.1"}),
+        ({"TALKSCOPE_MEDIA_ADDRESSES": "127.0.0.1,127.0.0.2"}, {"127.0.0.1", "127.0.0.2"}),
+    ],
+)
+def test_only_what_was_told_is_offered_and_no_server_is_asked(in_venv, told, offered):
+    sdp, servers = in_venv("opentalking", "-c", OFFER, environment=HOOK | told)
     candidates = [line for line in sdp.splitlines() if line.startswith("a=candidate:")]
-    assert candidates
-    assert all(" 127.0.0.1 " in line for line in candidates)
+    assert {line.split()[4] for line in candidates} == offered
     assert servers == 0
 
 

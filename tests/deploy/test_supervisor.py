@@ -274,6 +274,10 @@ def supervisor(*options, environment=None, stdin=None):
         (["--mode=unified", "--dir=x", "--listen=8000"], "--listen: HOST must be 127.0.0.1 or 0"),
         (["--mode=unified", "--dir=x", "--listen=127.0.0.1:0"], "number from 1 to 65535"),
         (
+            ["--mode=unified", "--dir=x", "--media-address=999.1.1.1"],
+            "--media-address: must be an IPv4 address, or a name that has one",
+        ),
+        (
             ["--mode=unified", "--dir=x", "--slice-len=no"],
             "--slice-len: slice_len: must be a whole",
         ),

@@ -3,8 +3,8 @@
 What comes in: the import of aiortc, in a process that has this folder on PYTHONPATH and
 TALKSCOPE_LOOPBACK_ICE=1 in its environment. What goes out: the same library, except that
 
-* aioice offers one host candidate, 127.0.0.1 or what TALKSCOPE_MEDIA_ADDRESS names (normally it
-  offers every address but that),
+* aioice offers one host candidate, 127.0.0.1, or those that TALKSCOPE_MEDIA_ADDRESSES lists, with
+  commas between (normally it offers every address but that),
 * aioice resolves no `.local` candidate of a browser, which would send multicast DNS,
 * aiortc has no default ICE server (it is a public STUN server otherwise),
 
@@ -44,9 +44,10 @@ def _replace(owner: object, name: str, replacement: object) -> None:
     setattr(owner, name, replacement)
 
 
-def _one_address(use_ipv4: bool, use_ipv6: bool) -> list[str]:
-    # Another one than loopback's is for network namespaces of the same machine.
-    return [os.environ.get("TALKSCOPE_MEDIA_ADDRESS", "127.0.0.1")] if use_ipv4 else []
+def _told_addresses(use_ipv4: bool, use_ipv6: bool) -> list[str]:
+    # Others than loopback's are for network namespaces and containers of the same machine.
+    told = os.environ.get("TALKSCOPE_MEDIA_ADDRESSES", "127.0.0.1")
+    return told.split(",") if use_ipv4 else []
 
 
 class _DeafResolver:
@@ -59,7 +60,7 @@ async def _no_multicast(subscriber: object) -> _DeafResolver:
 
 
 def _patch_aioice(module: ModuleType) -> None:
-    _replace(module, "get_host_addresses", _one_address)
+    _replace(module, "get_host_addresses", _told_addresses)
     _replace(module, "get_or_create_mdns_protocol", _no_multicast)
 
 
