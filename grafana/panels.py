@@ -16,11 +16,15 @@ from grafana_foundation_sdk.models import heatmap as heatmap_models
 from grafana_foundation_sdk.models.dashboard import (
     DashboardCursorSync,
     DashboardLinkType,
+    DashboardSpecialValueMapOptions,
     DataSourceRef,
     FieldColorModeId,
     GridPos,
+    SpecialValueMap,
+    SpecialValueMatch,
     Threshold,
     ThresholdsMode,
+    ValueMappingResult,
     VariableHide,
     VariableOption,
     VariableRefresh,
@@ -33,11 +37,11 @@ SECONDS: Final = "s"
 BYTES: Final = "bytes"
 SHARE: Final = "percentunit"
 NUMBER: Final = "short"
-FPS: Final = "suffix: fps"
+FPS: Final = "suffix:fps"
 WATTS: Final = "watt"
 CELSIUS: Final = "celsius"
 HERTZ: Final = "hertz"
-PER_SECOND: Final = "reqps"
+PER_SECOND: Final = "suffix:/s"
 BITS: Final = "bps"
 
 FULL, HALF, THIRD, QUARTER, SIXTH = 24, 12, 8, 6, 4
@@ -55,6 +59,15 @@ class Query:
     expr: str
     legend: str = ""
     exemplars: bool = False
+
+
+_NO_DATA: Final = SpecialValueMap(
+    options=DashboardSpecialValueMapOptions(
+        match=SpecialValueMatch.NULL_AND_NAN,
+        # Not the colour of the lowest threshold, which may be red.
+        result=ValueMappingResult(text="no data", color="text"),
+    )
+)
 
 
 def _describe(meaning: str, bad: str) -> str:
@@ -84,11 +97,13 @@ def graph(
     meaning: str,
     bad: str,
     width: int = HALF,
+    height: int = 8,
     limits: tuple[float, ...] = (),
+    reach: float | None = None,
     stacked: bool = False,
     signed: bool = False,
 ) -> Any:
-    """Lines over time; `limits` are drawn across."""
+    """Lines over time; `limits` are drawn across, and the axis goes up to `reach` at least."""
     panel = (
         timeseries.Panel()
         .title(title)
@@ -96,17 +111,13 @@ def graph(
         .datasource(PROMETHEUS)
         .unit(unit)
         .span(width)
-        .height(8)
+        .height(height)
         .line_width(1)
         .fill_opacity(40 if stacked else 5)
-        .show_points(common_models.VisibilityMode.NEVER)
-        .legend(
-            common.VizLegendOptions()
-            .display_mode(common_models.LegendDisplayMode.TABLE)
-            .placement(common_models.LegendPlacement.BOTTOM)
-            .show_legend(True)
-            .calcs(["lastNotNull", "max"])
-        )
+        # A turn among hours without one is a value without neighbours: no line shows it.
+        .show_points(common_models.VisibilityMode.AUTO)
+        .point_size(4)
+        .legend(_legend(width))
         .tooltip(common.VizTooltipOptions().mode(common_models.TooltipDisplayMode.MULTI))
     )
     if not signed:
@@ -114,6 +125,8 @@ def graph(
     if stacked:
         panel.stacking(common.StackingConfig().mode(common_models.StackingMode.NORMAL))
     if limits:
+        # Else a limit that is far off is not on the panel.
+        reach = max(reach or 0.0, 1.05 * max(limits))
         steps = [Threshold(value=None, color="transparent")]
         steps += [Threshold(value=limit, color="red") for limit in sorted(limits)]
         panel.thresholds(
@@ -121,8 +134,26 @@ def graph(
         ).thresholds_style(
             common.GraphThresholdsStyleConfig().mode(common_models.GraphThresholdsStyleMode.DASHED)
         )
+    if reach is not None:
+        panel.axis_soft_max(reach)
     _targets(panel, queries)
     return panel
+
+
+def _legend(width: int) -> Any:
+    """A table beside a wide graph; below a narrow one names only, as a table would cover it."""
+    wide = width >= HALF
+    return (
+        common.VizLegendOptions()
+        .display_mode(
+            common_models.LegendDisplayMode.TABLE if wide else common_models.LegendDisplayMode.LIST
+        )
+        .placement(
+            common_models.LegendPlacement.RIGHT if wide else common_models.LegendPlacement.BOTTOM
+        )
+        .show_legend(True)
+        .calcs(["lastNotNull", "max"] if wide else [])
+    )
 
 
 def number(
@@ -144,8 +175,9 @@ def number(
         .datasource(PROMETHEUS)
         .unit(unit)
         .span(width)
-        .height(4)
-        .no_value("no data")
+        # Lower, and Grafana leaves out the sparkline.
+        .height(5)
+        .mappings([_NO_DATA])
         .graph_mode(common_models.BigValueGraphMode.AREA)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]))
     )
@@ -180,7 +212,7 @@ def distribution(
         .datasource(PROMETHEUS)
         .unit(unit)
         .span(width)
-        .height(9)
+        .height(8)
         .calculate(False)
         .y_axis(heatmap.YAxisConfig().unit(unit))
         .color(

@@ -19,6 +19,9 @@ TARGET_VARIABLES: Final = 'model=~"$model", backend=~"$backend"'
 RATE: Final = "$__rate_interval"
 """Grafana's word for a window that holds at least four samples."""
 
+COUNTED: Final = "Counted over the rate interval: four scrapes, or a step of the graph if longer."
+"""What a panel says of `added` over that window."""
+
 
 def family(stage: Stage) -> str:
     """The stage's Prometheus family; raises ValueError for one that is not exported."""
@@ -70,3 +73,19 @@ def share_above(stage: Stage, edge: float, selector: str, window: str, by: str =
     within = f"sum{grouped} (rate({family(stage)}_bucket{{{edges}}}[{window}]))"
     every = f"sum{grouped} (rate({family(stage)}_count{{{selector}}}[{window}]))"
     return f"1 - {within} / {every}"
+
+
+def added(counter: str, by: str, selector: str = "", window: str = RATE) -> str:
+    """How much a counter rose over a window, summed over everything but `by`.
+
+    Where `increase` sees nothing: a series that begins with its first event, such as an error
+    whose code never came before. A restart of who counts shows as nothing.
+    """
+    now = f"sum by ({by}) ({counter}{{{selector}}})"
+    before = f"sum by ({by}) ({counter}{{{selector}}} offset {window})"
+    return f"clamp_min({now} - ({before} or 0 * {now}), 0)"
+
+
+def off_zero(expr: str, label: str) -> str:
+    """The series that are above 0; when there is none, one at 0 whose `label` says "none"."""
+    return f'{expr} > 0 or on () label_replace(vector(0), "{label}", "none", "", "")'

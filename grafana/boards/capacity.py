@@ -179,7 +179,7 @@ def _memory() -> list[Any]:
         ),
         graph(
             "Memory of a session",
-            Query(stages.VRAM_PER_SESSION.family, "{{device}} {{bound}}"),
+            Query(stages.VRAM_PER_SESSION.family, "device {{device}} {{bound}}"),
             unit=panels.BYTES,
             meaning="Slope of the device's memory over sessions, with its 95 % interval.",
             bad="a wide interval: the forecast is worth little.",
@@ -188,7 +188,7 @@ def _memory() -> list[Any]:
         ),
         graph(
             "Memory in use",
-            Query(f'{used}{{scope="device"}} / on(device) {total}', "{{device}}"),
+            Query(f'{used}{{scope="device"}} / on(device) {total}', "device {{device}}"),
             unit=panels.SHARE,
             meaning="Share of each device's memory that is taken, by anyone.",
             bad="above 90 %.",

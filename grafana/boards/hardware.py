@@ -8,7 +8,7 @@ from exporter import stages
 from exporter.stages import Gauge
 from grafana import panels
 from grafana.panels import HALF, QUARTER, THIRD, Query, graph
-from grafana.queries import RATE
+from grafana.queries import RATE, off_zero
 
 
 def dashboard() -> Any:
@@ -36,15 +36,14 @@ def _of(gauge: Gauge) -> str:
     return f'{gauge.exported}{{device=~"$device"}}'
 
 
-def _level(gauge: Gauge, legend: str, unit: str, bad: str, **options: Any) -> Any:
+def _level(title: str, gauge: Gauge, legend: str, unit: str, bad: str, width: int = THIRD) -> Any:
     return graph(
-        gauge.family.removeprefix("opentalking_").replace("_", " "),
+        title,
         Query(_of(gauge), legend),
         unit=unit,
         meaning=gauge.meaning,
         bad=bad,
-        width=options.pop("width", THIRD),
-        **options,
+        width=width,
     )
 
 
@@ -52,16 +51,17 @@ def _memory() -> list[Any]:
     used = stages.VRAM_USED
     return [
         _level(
+            "Memory used, by whom",
             used,
-            "{{device}} {{scope}} {{group}}",
+            "device {{device}}, {{scope}} {{group}}",
             panels.BYTES,
             "scope=device rising while scope=process does not: somebody else's memory.",
             width=HALF,
         ),
         graph(
             "Memory, used and in all",
-            Query(f'{used.family}{{device=~"$device", scope="device"}}', "{{device}} used"),
-            Query(_of(stages.VRAM_TOTAL), "{{device}} in all"),
+            Query(f'{used.family}{{device=~"$device", scope="device"}}', "device {{device}} used"),
+            Query(_of(stages.VRAM_TOTAL), "device {{device}} in all"),
             unit=panels.BYTES,
             meaning="Memory of each device. Under WSL2 only scope=device is to be had.",
             bad="the two lines meeting.",
@@ -73,18 +73,23 @@ def _memory() -> list[Any]:
 def _work() -> list[Any]:
     return [
         _level(
-            stages.ACCELERATOR_UTILIZATION, "{{device}}", panels.SHARE, "idle while tasks wait."
+            "Time with work",
+            stages.ACCELERATOR_UTILIZATION,
+            "device {{device}}",
+            panels.SHARE,
+            "idle while tasks wait.",
         ),
         _level(
+            "Time with memory access",
             stages.ACCELERATOR_MEMORY_UTILIZATION,
-            "{{device}}",
+            "device {{device}}",
             panels.SHARE,
             "near 100 %: bound by memory bandwidth, so a faster chip will not help.",
         ),
         graph(
             "Video encoder and decoder",
-            Query(_of(stages.ACCELERATOR_ENCODER), "{{device}} encoder"),
-            Query(_of(stages.ACCELERATOR_DECODER), "{{device}} decoder"),
+            Query(_of(stages.ACCELERATOR_ENCODER), "device {{device}} encoder"),
+            Query(_of(stages.ACCELERATOR_DECODER), "device {{device}} decoder"),
             unit=panels.SHARE,
             meaning="Share of time in which the device's video engines worked.",
             bad="near 100 %: encoding is the bottleneck.",
@@ -94,37 +99,58 @@ def _work() -> list[Any]:
 
 
 def _condition() -> list[Any]:
+    throttled = stages.ACCELERATOR_THROTTLED
     return [
-        _level(stages.ACCELERATOR_POWER, "{{device}}", panels.WATTS, "flat at the power limit."),
         _level(
-            stages.ACCELERATOR_TEMPERATURE, "{{device}}", panels.CELSIUS, "above 85 °C: throttling."
+            "Power",
+            stages.ACCELERATOR_POWER,
+            "device {{device}}",
+            panels.WATTS,
+            "flat at the power limit.",
         ),
         _level(
+            "Temperature",
+            stages.ACCELERATOR_TEMPERATURE,
+            "device {{device}}",
+            panels.CELSIUS,
+            "above 85 °C: throttling.",
+        ),
+        _level(
+            "Clocks",
             stages.ACCELERATOR_CLOCK,
-            "{{device}} {{clock}}",
+            "device {{device}} {{clock}}",
             panels.HERTZ,
             "falling under load: throttled.",
         ),
-        _level(
-            stages.ACCELERATOR_THROTTLED,
-            "{{device}} {{reason}}",
-            panels.NUMBER,
-            "1 for anything but idle.",
+        graph(
+            "Reasons that hold clocks down",
+            Query(off_zero(f"sum by (reason) ({_of(throttled)})", "reason"), "{{reason}}"),
+            unit=panels.NUMBER,
+            meaning=f"{throttled.meaning} Number of devices, by reason.",
+            bad="anything but gpu_idle.",
+            width=THIRD,
+            reach=1.0,
         ),
         graph(
             "Errors",
-            Query(f"increase({_of(stages.ACCELERATOR_ECC_ERRORS)}[1h])", "{{device}} ECC {{kind}}"),
             Query(
-                f"increase({_of(stages.ACCELERATOR_CRITICAL_ERRORS)}[1h])", "{{device}} critical"
+                f"increase({_of(stages.ACCELERATOR_ECC_ERRORS)}[1h])",
+                "device {{device}} ECC {{kind}}",
+            ),
+            Query(
+                f"increase({_of(stages.ACCELERATOR_CRITICAL_ERRORS)}[1h])",
+                "device {{device}} critical",
             ),
             unit=panels.NUMBER,
             meaning="Memory errors, and errors that the driver reported (NVIDIA: XID), an hour.",
             bad="any uncorrected or critical one.",
             width=THIRD,
+            reach=1.0,
         ),
         _level(
+            "Healthy",
             stages.ACCELERATOR_HEALTHY,
-            "{{device}}",
+            "device {{device}}",
             panels.NUMBER,
             "0: the device is lost or faulty.",
         ),
@@ -171,5 +197,6 @@ def _host() -> list[Any]:
             meaning=f"{stages.CPU_LIMIT.meaning} {stages.CPU_THROTTLED.meaning}",
             bad="any time throttled: what runs in that group is late.",
             width=QUARTER,
+            reach=1.0,
         ),
     ]

@@ -8,7 +8,7 @@ from exporter import stages
 from exporter.stages import Stage
 from grafana import alerts, names, panels
 from grafana.panels import HALF, QUARTER, THIRD, Query, graph, number
-from grafana.queries import RATE
+from grafana.queries import COUNTED, RATE, added
 
 CHOSEN = 'scenario=~"$scenario"'
 
@@ -37,11 +37,17 @@ def dashboard() -> Any:
     )
 
 
+def _flagged_share() -> str:
+    """Of each worker, 0 included: a sign that never was has no series."""
+    windows = f"max by (instance) (increase({names.WINDOWS}[15m]))"
+    return f"{alerts.flagged_share('15m')} or 0 * {windows}"
+
+
 def _verdict() -> list[Any]:
     return [
         number(
             "Windows flagged",
-            Query(f"max({alerts.flagged_share('15m')})"),
+            Query(f"max({_flagged_share()})"),
             unit=panels.SHARE,
             meaning="Of the worker that fared worst: share of five-second windows of the last 15 "
             "minutes in which it was late itself.",
@@ -90,26 +96,20 @@ def _load() -> list[Any]:
         ),
         graph(
             "Turns by outcome",
-            Query(
-                f"sum by (outcome) (rate({names.TURNS}{{{CHOSEN}}}[{RATE}]))",
-                "{{outcome}}",
-            ),
-            unit=panels.PER_SECOND,
-            meaning="How the viewers' turns ended.",
+            Query(added(names.TURNS, "outcome", CHOSEN), "{{outcome}}"),
+            unit=panels.NUMBER,
+            meaning=f"How the viewers' turns ended. {COUNTED}",
             bad="anything but completed and interrupted.",
             width=THIRD,
             stacked=True,
         ),
         graph(
             "Visits, and what became of them",
-            Query(f"sum(rate({names.VISITS}{{{CHOSEN}}}[{RATE}]))", "begun"),
-            Query(
-                f"sum by (cause) (rate({names.VISITS_FAILED}{{{CHOSEN}}}[{RATE}]))",
-                "failed: {{cause}}",
-            ),
-            Query(f"sum by (status) (rate({names.REFUSALS}[{RATE}]))", "put off: HTTP {{status}}"),
-            unit=panels.PER_SECOND,
-            meaning="Visits begun, failed by cause, and put off by the target.",
+            Query(added(names.VISITS, "", CHOSEN), "begun"),
+            Query(added(names.VISITS_FAILED, "cause", CHOSEN), "failed: {{cause}}"),
+            Query(added(names.REFUSALS, "status"), "put off: HTTP {{status}}"),
+            unit=panels.NUMBER,
+            meaning=f"Visits begun, failed by cause, and put off by the target. {COUNTED}",
             bad="failures; refusals mean that the target is full and says so.",
             width=THIRD,
         ),

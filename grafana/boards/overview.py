@@ -9,7 +9,17 @@ from exporter.stages import Stage
 from grafana import alerts, names, panels, rules
 from grafana.boards import variables
 from grafana.panels import HALF, QUARTER, Query, distribution, graph, number
-from grafana.queries import RATE, TARGET_VARIABLES, buckets, chosen, family, quantile
+from grafana.queries import (
+    COUNTED,
+    RATE,
+    TARGET_VARIABLES,
+    added,
+    buckets,
+    chosen,
+    family,
+    off_zero,
+    quantile,
+)
 
 TURNS = f"{stages.TURNS.family}_total{{{TARGET_VARIABLES}}}"
 
@@ -118,7 +128,9 @@ def _viewer() -> list[Any]:
         _times(stages.TTFA, "TTFA on the server"),
         distribution(
             "Distribution of the perceived TTFV",
-            Query(buckets(stages.PERCEIVED_TTFV, chosen(stages.PERCEIVED_TTFV), RATE)),
+            Query(
+                buckets(stages.PERCEIVED_TTFV, chosen(stages.PERCEIVED_TTFV), RATE), exemplars=True
+            ),
             unit=panels.SECONDS,
             meaning=stages.PERCEIVED_TTFV.meaning,
             bad="a second band above the first: some turns wait for something the others do not.",
@@ -193,22 +205,24 @@ def _sessions() -> list[Any]:
         graph(
             "Errors by code",
             Query(
-                f"sum by (code) (rate({stages.ERRORS.family}_total[{RATE}])) or vector(0)",
+                off_zero(added(f"{stages.ERRORS.family}_total", "code"), "code"),
                 "{{code}}",
             ),
-            unit=panels.PER_SECOND,
-            meaning="Turns that ended with an error, by its code.",
+            unit=panels.NUMBER,
+            meaning=f"Turns that ended with an error, by its code. {COUNTED}",
             bad="any line off zero.",
             width=QUARTER,
+            reach=1.0,
         ),
         graph(
             "Freezes",
-            Query(f"sum(rate({freezes}{{{TARGET_VARIABLES}}}[{RATE}]))", "freezes a second"),
-            Query(f"sum(rate({frozen}{{{TARGET_VARIABLES}}}[{RATE}]))", "seconds frozen a second"),
+            Query(added(freezes, "", TARGET_VARIABLES), "freezes"),
+            Query(added(frozen, "", TARGET_VARIABLES), "seconds frozen"),
             unit=panels.NUMBER,
-            meaning=stages.FREEZES.meaning,
+            meaning=f"{stages.FREEZES.meaning} {COUNTED}",
             bad="any line off zero.",
             width=QUARTER,
+            reach=1.0,
         ),
     ]
 
@@ -230,27 +244,29 @@ def _sources() -> list[Any]:
         ),
         graph(
             "Input that was lost",
-            Query(f"sum by (source) (rate({names.SOURCE_GAPS}[{RATE}]))", "{{source}} gaps"),
+            Query(off_zero(added(names.SOURCE_GAPS, "source"), "source"), "gaps: {{source}}"),
             Query(
-                f"sum by (source, cause) (rate({names.SOURCE_DROPPED}[{RATE}]))",
-                "{{source}} {{cause}}",
+                off_zero(added(names.SOURCE_DROPPED, "source, cause"), "source"),
+                "dropped: {{source}} {{cause}}",
             ),
-            unit=panels.PER_SECOND,
-            meaning="Interruptions of a source, and input that could not be used.",
+            unit=panels.NUMBER,
+            meaning=f"Interruptions of a source, and input that could not be used. {COUNTED}",
             bad="any line off zero.",
             width=QUARTER,
+            reach=1.0,
         ),
         graph(
             "The agents' losses",
             *(
-                Query(f"sum by (role) (rate({count.family}_total[{RATE}]))", f"{{{{role}}}} {what}")
+                Query(added(f"{count.family}_total", "role"), f"{{{{role}}}} {what}")
                 for count, what in agent
             ),
-            unit=panels.PER_SECOND,
+            unit=panels.NUMBER,
             meaning="Records that agents could not queue or the exporter refused; hooks that "
-            "failed and were caught. Needs the agent.",
+            f"failed and were caught. {COUNTED} Needs the agent.",
             bad="any line off zero.",
             width=QUARTER,
+            reach=1.0,
         ),
         graph(
             "Open turns",

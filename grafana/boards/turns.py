@@ -62,6 +62,7 @@ def _waterfall() -> list[Any]:
             "talking frame as far as its stages are seen.",
             bad="one band that grows while the others stay: that stage is the cause.",
             width=FULL,
+            height=11,
             stacked=True,
         )
     ]
