@@ -36,6 +36,10 @@ check-traces: setup tools ## find a turn's trace in a real OTLP backend (install
 	@test -x $(PHOENIX)/bin/phoenix || { $(PYTHON) -m venv $(PHOENIX) && $(PHOENIX)/bin/pip install -q arize-phoenix==20.26.1; }
 	@$(BIN)/python -m tests.check_traces $(PHOENIX)/bin/phoenix
 
+.PHONY: screenshots
+screenshots: setup tools gcc ## draw the dashboards of a run into docs/screenshots (needs Node.js 20 and npm)
+	@$(BIN)/python -m tests.screenshots
+
 .PHONY: bench
 bench: setup gcc ## run the benchmarks of tests/bench, or one: make bench NAME=bench-cost
 	$(BIN)/python -m tests.bench $(NAME)

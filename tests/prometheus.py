@@ -33,12 +33,13 @@ def configuration(
     rules: Sequence[Path],
     alertmanager: str | None,
     remote_write: str | None,
+    interval: str = INTERVAL,
 ) -> dict[str, Any]:
     """What Prometheus is told; addresses are HOST:PORT, `remote_write` is a URL."""
     alerting = [{"static_configs": [{"targets": [alertmanager]}]}] if alertmanager else []
     scraped = [{"job_name": "talkscope", "static_configs": [{"targets": list(targets)}]}]
     return {
-        "global": {"scrape_interval": INTERVAL, "evaluation_interval": INTERVAL},
+        "global": {"scrape_interval": interval, "evaluation_interval": interval},
         "rule_files": [str(path) for path in rules],
         "alerting": {"alertmanagers": alerting},
         "scrape_configs": scraped if targets else [],
@@ -63,6 +64,15 @@ class Prometheus:
             found[tuple(v for _, v in labels)] = float(series["value"][1])
         return found
 
+    def range(self, expression: str, start: float, end: float, step: float) -> list[dict[str, Any]]:
+        """A range query between two Unix times: the matrix as Prometheus gives it."""
+        parameters: dict[str, str | float] = {"query": expression, "start": start, "end": end}
+        parameters["step"] = step
+        answer = httpx.get(f"{self.url}/api/v1/query_range", params=parameters).json()
+        if answer["status"] != "success":
+            raise ValueError(f"{expression}: {answer['error']}")
+        return list(answer["data"]["result"])
+
     def exemplars(self, selector: str, start: float, end: float) -> list[dict[str, Any]]:
         """The exemplars of these series between two Unix times."""
         parameters: dict[str, str | float] = {"query": selector, "start": start, "end": end}
@@ -79,8 +89,9 @@ def prometheus(
     rules: Sequence[Path] = (),
     alertmanager: str | None = None,
     remote_write: str | None = None,
+    interval: str = INTERVAL,
 ) -> Iterator[Prometheus]:
-    """A real Prometheus. `targets` (HOST:PORT) are scraped every second, exemplars included.
+    """A real Prometheus. `targets` (HOST:PORT) are scraped every `interval`, exemplars included.
 
     What `folder / "tsdb"` holds already is its past, and so are the samples of `history`, an
     OpenMetrics text.
@@ -90,7 +101,7 @@ def prometheus(
         backfill(history, folder)
     file = folder / "prometheus.yml"
     # YAML reads JSON.
-    file.write_text(json.dumps(configuration(targets, rules, alertmanager, remote_write)))
+    file.write_text(json.dumps(configuration(targets, rules, alertmanager, remote_write, interval)))
     address = f"127.0.0.1:{free_port()}"
     command = [program("prometheus", "prometheus"), f"--config.file={file}"]
     command += [f"--storage.tsdb.path={store}", f"--web.listen-address={address}"]
