@@ -213,7 +213,7 @@ class _TakenTransport:
         taken._handle_rtp_data = self._on_read_rtp
         taken._handle_rtcp_data = self._on_read_rtcp
         self._loop: Any = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(_report_interval(), self._report)
+        self._timer = self._loop.call_at(self._next_report(), self._report)
         self._readers: list[_SocketReader] = []
         if datagrams.is_supported():
             self._take_sockets()
@@ -261,8 +261,12 @@ class _TakenTransport:
     async def _on_read_rtcp(self, data: bytes) -> None:
         self._guarded(lambda: self.direct.on_rtcp(data, time.monotonic()))
 
+    def _next_report(self) -> float:
+        """When to send the next receiver report: in 0.5 to 1.5 s (RFC 3550, section 6.2)."""
+        return datagrams.next_look(self._loop.time() + 0.5 + random.random())
+
     def _report(self) -> None:
-        self._timer = self._loop.call_later(_report_interval(), self._report)
+        self._timer = self._loop.call_at(self._next_report(), self._report)
         self._guarded(lambda: self.direct.report(time.monotonic()))
 
     def _guarded(self, step: Callable[[], None]) -> None:
@@ -280,11 +284,6 @@ class _SocketReader:
         self.on_pass = taken.direct.on_pass
         self.on_fault = taken.on_fault
         self.on_other = protocol.datagram_received
-
-
-def _report_interval() -> float:
-    """Seconds to the next receiver report: 0.5 to 1.5 (RFC 3550, section 6.2)."""
-    return 0.5 + random.random()
 
 
 def _medium(transceiver: RTCRtpTransceiver, parameters: RTCRtpParameters) -> Medium:

@@ -13,6 +13,7 @@ import gc
 import json
 import math
 import os
+import random
 import resource
 import sys
 import time
@@ -27,13 +28,17 @@ from aiortc.contrib.media import MediaBlackhole
 from aiortc.mediastreams import MediaStreamError
 
 from loadgen import garbage
+from loadgen.load import verdict
+from loadgen.load.health import Health
 from loadgen.media import ice
 from loadgen.media.datagrams import receive_load
+from loadgen.media.load import ReceiveWindow
 from loadgen.media.meter import MediaMeter
 from loadgen.media.peer import Peer, warm_up
 
 TURN_S = 5.0
-LAG_S = 0.02
+FLOOR_S = 3.0
+"""How long the loop's lag is watched before the first session."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +49,8 @@ class Task:
     receiver: str
     sessions: int
     rate: float = 25.0
-    """Sessions begun a second."""
+    """Sessions begun a second, each at a random instant within its interval: evenly spaced ones
+    would begin a whole number of pictures apart, and all sessions' pictures come at once."""
     settle_s: float = 3.0
     seconds: float = 15.0
     options: dict[str, Any] = field(default_factory=dict)
@@ -68,6 +74,13 @@ class Account:
     plis: int
     lost: int
     lag_p99_ms: float
+    """99th percentile of the event loop's lag in the worst window of five seconds."""
+    lag_floor_p99_ms: float
+    """Of the same loop without a session: what the machine itself adds."""
+    waited_percent: float
+    """Share of the time in which this process could have run and something else had the core."""
+    verdict: str
+    """What the load generator says of itself."""
     handler_delay_p99_ms: float | None
     first_frame_p50_ms: float
     first_frame_p95_ms: float
@@ -209,19 +222,43 @@ def _rss_mib() -> float:
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-async def _feel_lag(lags: list[float]) -> None:
-    while True:
-        began = time.monotonic()
-        await asyncio.sleep(LAG_S)
-        lags.append(time.monotonic() - began - LAG_S)
+def _lag_p99_ms(windows: Sequence[verdict.Window]) -> float:
+    return max((w.loop_lag_p99_s * 1e3 for w in windows), default=math.nan)
+
+
+def _waited() -> float:
+    """Seconds for which this thread was ready and did not run (proc(5), `schedstat`)."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+
+
+async def _watched(
+    ours: bool, sessions: int, seconds: float
+) -> tuple[list[verdict.Window], list[float]]:
+    """What the load generator would say of so many seconds; and the receive path's delays."""
+    windows: list[verdict.Window] = []
+    delays: list[float] = []
+
+    def received() -> ReceiveWindow | None:
+        if not ours:
+            return None
+        window = receive_load().take()
+        delays.extend(window.delays_s)
+        return window
+
+    received()
+    delays.clear()
+    watching = asyncio.create_task(Health(lambda: sessions, received, windows.append).run())
+    await asyncio.sleep(seconds)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    received()
+    return windows, delays
 
 
 async def receive(task: Task) -> Account:
     """Open the sessions, let them settle, account for a while, close them."""
     ours = task.receiver == "ours"
     await warm_up(decode=not ours)
-    lags: list[float] = []
-    lagging = asyncio.create_task(_feel_lag(lags))
     limits = httpx.Limits(max_connections=100)
     async with httpx.AsyncClient(
         base_url=task.url, trust_env=False, timeout=60, limits=limits
@@ -234,11 +271,14 @@ async def receive(task: Task) -> Account:
         if ours:
             garbage.settle()
         rss_before = _rss_mib()
+        idle, _ = await _watched(ours, 1, FLOOR_S)
         sessions: list[_Ours | _Aiortc] = []
         opening = []
+        chance = random.Random(1)
         began = time.monotonic()
         for number in range(task.sessions):
-            await asyncio.sleep(max(0.0, began + number / task.rate - time.monotonic()))
+            due = began + (number + chance.random()) / task.rate
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
             session: _Ours | _Aiortc = _Ours() if ours else _Aiortc()
             sessions.append(session)
             opening.append(asyncio.create_task(session.open(http, task.options)))
@@ -247,19 +287,12 @@ async def receive(task: Task) -> Account:
         await asyncio.sleep(task.settle_s)
 
         before, sender_before = [s.counts() for s in sessions], (await http.get("/stats")).json()
-        lags.clear()
-        load = receive_load() if ours else None
-        if load is not None:
-            load.take()
-        cpu, at = _cpu(), time.monotonic()
-        await asyncio.sleep(task.seconds)
-        cpu, seconds = _cpu() - cpu, time.monotonic() - at
-        window = load.take() if load is not None else None
-        lag_p99 = percentile(lags, 0.99)
+        cpu, waited, at = _cpu(), _waited(), time.monotonic()
+        windows, delays = await _watched(ours, task.sessions, task.seconds)
+        cpu, waited, seconds = _cpu() - cpu, _waited() - waited, time.monotonic() - at
         sender_after = (await http.get("/stats")).json()
         after = [s.counts() for s in sessions]
         rss = _rss_mib()
-        lagging.cancel()
         await asyncio.gather(*[s.close() for s in sessions], return_exceptions=True)
 
     def grown(name: str) -> int:
@@ -281,8 +314,11 @@ async def receive(task: Task) -> Account:
         nacks=int(sent("nacks")),
         plis=int(sent("plis")),
         lost=grown("lost"),
-        lag_p99_ms=lag_p99 * 1e3,
-        handler_delay_p99_ms=percentile(window.delays_s, 0.99) * 1e3 if window else None,
+        lag_p99_ms=_lag_p99_ms(windows),
+        lag_floor_p99_ms=_lag_p99_ms(idle),
+        waited_percent=100 * waited / seconds,
+        verdict=verdict.judge({"": windows}).text if ours else "",
+        handler_delay_p99_ms=percentile(delays, 0.99) * 1e3 if ours else None,
         first_frame_p50_ms=percentile(firsts, 0.5),
         first_frame_p95_ms=percentile(firsts, 0.95),
         connected=len(firsts),
