@@ -37,8 +37,6 @@ from loadgen.media.meter import MediaMeter
 from loadgen.media.peer import Peer, warm_up
 
 TURN_S = 5.0
-FLOOR_S = 3.0
-"""How long the loop's lag is watched before the first session."""
 
 
 @dataclass(frozen=True)
@@ -51,8 +49,12 @@ class Task:
     rate: float = 25.0
     """Sessions begun a second, each at a random instant within its interval: evenly spaced ones
     would begin a whole number of pictures apart, and all sessions' pictures come at once."""
+    floor_s: float = 0.0
+    """How long the loop's lag is watched before the first session, for comparison."""
     settle_s: float = 3.0
     seconds: float = 15.0
+    rss_every_s: float = 0.0
+    """Time between two looks at the resident memory while it is measured; 0: none."""
     options: dict[str, Any] = field(default_factory=dict)
     """Of the sender's `Options`."""
 
@@ -86,6 +88,9 @@ class Account:
     first_frame_p95_ms: float
     connected: int
     ramp_s: float
+    ramp_waited_percent: float
+    """As `waited_percent`, while the sessions began."""
+    rss_samples_mib: list[float]
     sender_cpu_percent: float
     sender_late: int
     sender_packets_per_s: float
@@ -217,9 +222,14 @@ def _cpu() -> float:
 
 
 def _rss_mib() -> float:
-    gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+async def _sample_rss(samples: list[float], every_s: float) -> None:
+    while every_s:
+        samples.append(_rss_mib())
+        await asyncio.sleep(every_s)
 
 
 def _lag_p99_ms(windows: Sequence[verdict.Window]) -> float:
@@ -270,12 +280,13 @@ async def receive(task: Task) -> Account:
             await first.close()
         if ours:
             garbage.settle()
+        gc.collect()
         rss_before = _rss_mib()
-        idle, _ = await _watched(ours, 1, FLOOR_S)
+        idle, _ = await _watched(ours, 1, task.floor_s)
         sessions: list[_Ours | _Aiortc] = []
         opening = []
         chance = random.Random(1)
-        began = time.monotonic()
+        began, ramp_waited = time.monotonic(), _waited()
         for number in range(task.sessions):
             due = began + (number + chance.random()) / task.rate
             await asyncio.sleep(max(0.0, due - time.monotonic()))
@@ -283,15 +294,19 @@ async def receive(task: Task) -> Account:
             sessions.append(session)
             opening.append(asyncio.create_task(session.open(http, task.options)))
         await asyncio.gather(*opening)
-        ramp_s = time.monotonic() - began
+        ramp_s, ramp_waited = time.monotonic() - began, _waited() - ramp_waited
         await asyncio.sleep(task.settle_s)
 
         before, sender_before = [s.counts() for s in sessions], (await http.get("/stats")).json()
+        rss_samples: list[float] = []
+        sampling = asyncio.create_task(_sample_rss(rss_samples, task.rss_every_s))
         cpu, waited, at = _cpu(), _waited(), time.monotonic()
         windows, delays = await _watched(ours, task.sessions, task.seconds)
+        sampling.cancel()
         cpu, waited, seconds = _cpu() - cpu, _waited() - waited, time.monotonic() - at
         sender_after = (await http.get("/stats")).json()
         after = [s.counts() for s in sessions]
+        gc.collect()
         rss = _rss_mib()
         await asyncio.gather(*[s.close() for s in sessions], return_exceptions=True)
 
@@ -323,6 +338,8 @@ async def receive(task: Task) -> Account:
         first_frame_p95_ms=percentile(firsts, 0.95),
         connected=len(firsts),
         ramp_s=ramp_s,
+        ramp_waited_percent=100 * ramp_waited / ramp_s,
+        rss_samples_mib=rss_samples,
         sender_cpu_percent=100 * sent("cpu") / sent("at"),
         sender_late=int(sent("late")),
         sender_packets_per_s=sent("packets") / sent("at"),
