@@ -18,6 +18,7 @@ from typing import Any, Final
 from gevent.event import Event
 
 from exporter import stages
+from loadgen import garbage
 from loadgen.load import ledger
 from loadgen.load.admission import Admission
 from loadgen.load.bridge import Bridge
@@ -75,6 +76,7 @@ class Worker:
         check_aiortc()
         self._bridge.run(warm_up())
         self._bridge.run(warm_up(decode=False))
+        garbage.settle()
 
     def set_up(self, setup: Setup, index: int) -> None:
         """Take over what to do; `index` tells workers of a run apart. May come again."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import math
 import select
 import socket
@@ -21,17 +22,18 @@ import sys
 import time
 import weakref
 from asyncio.trsock import TransportSocket
+from collections import deque
 from typing import Any, Final, NamedTuple, Protocol
 
 from cffi import FFI
 
 from loadgen.media.load import ReceiveLoad
 
-POLL_S: Final = 0.01
-"""Time between two looks at the sockets: a request for a lost packet goes out so much later. A
-browser looks every 20 ms (libwebrtc, `NackRequester`). Waking up is most of what few sessions
-cost, so more often would make them dearer than many."""
-_SLICE_S: Final = 0.002
+POLL_S: Final = 0.02
+"""Time between two looks at the sockets: a request for a lost packet goes out so much later, as
+a browser's does (libwebrtc, `NackRequester`). Waking up is most of what few sessions cost, 0.1 ms
+on a virtual machine, so more often would make them dearer than many."""
+_SLICE_S: Final = 0.001
 """Longest time at a stretch, so that the loop's other work is not late."""
 
 _SLOTS: Final = 32
@@ -73,9 +75,9 @@ class Taker(Protocol):
 class _Kernel(NamedTuple):
     """`recvmmsg` and the memory it fills."""
 
+    ffi: FFI
     receive: Any
     headers: Any
-    null: Any
 
 
 class DatagramPoller:
@@ -86,8 +88,9 @@ class DatagramPoller:
         self._loop = loop
         self._epoll: select.epoll | None = None
         self._timer: asyncio.Handle | None = None
-        self._began = 0.0
-        self._ready: list[int] = []
+        self._ready: deque[int] = deque()
+        self._next = 0.0
+        """When the sockets are looked at again, on the loop's clock."""
         self._takers: dict[int, Taker] = {}
         self._dropped: dict[int, int] = {}
         self._buffer = bytearray(_SLOTS * _SLOT_BYTES)
@@ -99,13 +102,15 @@ class DatagramPoller:
         """Read this socket from now on; nobody else may."""
         if self._epoll is None:
             self._epoll = select.epoll()
-            self._timer = self._loop.call_later(POLL_S, self._poll)
+            self._timer = self._loop.call_at(next_look(self._loop.time()), self._poll)
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
         number = sock.fileno()
         self._takers[number] = taker
         self._dropped[number] = 0
-        self._epoll.register(number, select.EPOLLIN)
+        # Edge-triggered: sockets are told in the order in which their datagrams came, so none
+        # waits much longer than the others.
+        self._epoll.register(number, select.EPOLLIN | select.EPOLLET)
 
     def remove(self, taker: Taker) -> None:
         """Stop reading this taker's sockets."""
@@ -151,7 +156,7 @@ class DatagramPoller:
             header.control_length = _CONTROL_BYTES
             header.name = names + slot * _NAME_BYTES
             header.name_length = _NAME_BYTES
-        self._owned = (ffi, vectors, buffer, control, names)
+        self._owned = (vectors, buffer, control, names)
         stride = ffi.sizeof("struct mmsghdr")
         self._stride = stride
         self._headers = memoryview(ffi.buffer(headers)).cast("B")
@@ -164,13 +169,13 @@ class DatagramPoller:
             + ffi.offsetof("struct msghdr", "control_length")
         ) // self._control_lengths.itemsize
         self._times = memoryview(self._control).cast("q")
-        return _Kernel(ffi.dlopen(None).recvmmsg, headers, ffi.NULL)
+        return _Kernel(ffi, ffi.dlopen(None).recvmmsg, headers)
 
     def _poll(self) -> None:
         """Begin a pass over the sockets that have datagrams."""
         assert self._epoll is not None
-        self._began = time.monotonic()
-        self._ready = [n for n, _ in self._epoll.poll(0, max(1, len(self._takers)))]
+        self._ready = deque(n for n, _ in self._epoll.poll(0, max(1, len(self._takers))))
+        self._next = next_look(self._loop.time())
         self._pass()
 
     def _pass(self) -> None:
@@ -180,18 +185,23 @@ class DatagramPoller:
         packets = dropped = 0
         oldest = math.inf
         while self._ready and now - begun < _SLICE_S:
-            number = self._ready.pop()
+            number = self._ready.popleft()
             taker = self._takers.get(number)
             if taker is None:
                 continue
             count = _SLOTS
-            try:
-                while count == _SLOTS and number in self._takers:
+            # To the end, whatever happens: nobody tells again of what is left behind.
+            while count == _SLOTS and number in self._takers:
+                try:
                     count, first, drops = self._read(number, taker, offset)
-                    packets += count
-                    dropped += drops
-                    oldest = min(oldest, first)
-                now = time.monotonic()
+                except Exception as error:
+                    taker.on_fault(error)
+                    continue
+                packets += count
+                dropped += drops
+                oldest = min(oldest, first)
+            now = time.monotonic()
+            try:
                 taker.on_pass(now)
             except Exception as error:
                 taker.on_fault(error)
@@ -200,20 +210,19 @@ class DatagramPoller:
         if self._epoll is None:
             return
         if self._ready:
-            self._timer = self._loop.call_soon(self._pass)
+            # Not `call_soon`, which goes before all timers that have become due meanwhile.
+            self._timer = self._loop.call_at(self._loop.time(), self._pass)
         else:
-            self._timer = self._loop.call_later(self._rest(now), self._poll)
-
-    def _rest(self, now: float) -> float:
-        """Seconds until the next pass is due."""
-        return max(0.0, self._began + POLL_S - now)
+            self._timer = self._loop.call_at(self._next, self._poll)
 
     def _read(self, number: int, taker: Taker, offset: float) -> tuple[int, float, int]:
         """Hand over up to `_SLOTS` datagrams; return how many, the oldest's arrival, drops."""
-        receive, headers, null = self._kernel
-        count = receive(number, headers, _SLOTS, _MSG_DONTWAIT, null)
+        ffi, receive, headers = self._kernel
+        count = receive(number, headers, _SLOTS, _MSG_DONTWAIT, ffi.NULL)
+        if count < 0 and ffi.errno == errno.ECONNREFUSED:
+            # An ICMP error of an earlier send, reported once; datagrams may lie behind it.
+            count = receive(number, headers, _SLOTS, _MSG_DONTWAIT, ffi.NULL)
         if count <= 0:
-            # An ICMP error of an earlier send (ECONNREFUSED) is reported here and is over.
             return 0, math.inf, 0
         # Now, for whatever is done with the datagrams may fail.
         drops = self._drops(number, count - 1)
@@ -253,6 +262,14 @@ class DatagramPoller:
             family = socket.AF_INET6
             port, packed = _ADDRESS6.unpack_from(self._names, at)
         return socket.inet_ntop(family, packed), port
+
+
+def next_look(at: float) -> float:
+    """When the sockets are looked at next after `at`, both on the loop's clock.
+
+    What is put off until then, because it is in no hurry, does not wake the process up.
+    """
+    return (math.floor(at / POLL_S) + 1) * POLL_S
 
 
 _POLLERS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, DatagramPoller] = (

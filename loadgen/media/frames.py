@@ -12,7 +12,6 @@ packet comes after all or a key frame makes the past irrelevant, as in a browser
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from loadgen.media.packets import Packet, Unwrapper
@@ -27,8 +26,7 @@ _MAX_HELD: Final = 1_024
 _NONE: Final[Sequence[Frame]] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One complete picture."""
 
     timestamp: int
@@ -41,6 +39,10 @@ class Frame:
     packets: int
     size: int
     """Payload bytes."""
+
+
+FRAME_LAYOUT: Final = "=qdd?ll"
+"""Of a `Frame`'s fields, in order, for `struct`."""
 
 
 class _Held(NamedTuple):

@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from loadgen.media.frames import Frame, FrameAssembler
+from loadgen.media.frames import FRAME_LAYOUT, Frame, FrameAssembler
 from loadgen.media.freezes import Freeze, FreezeDetector
 from loadgen.media.onset import (
     Basis,
@@ -27,6 +27,7 @@ from loadgen.media.onset import (
     by_timestamp,
     why_no_number,
 )
+from loadgen.media.packed import PackedRecords
 from loadgen.media.packets import (
     AUDIO_CLOCK_HZ,
     NO_PICTURE,
@@ -36,7 +37,15 @@ from loadgen.media.packets import (
     PictureFlags,
     Unwrapper,
 )
-from loadgen.media.speech import Answer, Sound, Speech, StreamTotals, Traffic, measure
+from loadgen.media.speech import (
+    SOUND_LAYOUT,
+    Answer,
+    Sound,
+    Speech,
+    StreamTotals,
+    Traffic,
+    measure,
+)
 from loadgen.media.statistics import SourceStatistics
 
 _IDLE_HISTORY = 50
@@ -148,11 +157,10 @@ class MediaMeter:
         self._frame_count = 0
         self._freezes = FreezeDetector()
         self._turn_freezes: list[Freeze] = []
-        self._frames: list[Frame] = []
+        self._frames = PackedRecords(FRAME_LAYOUT, Frame)
         self._numbers: dict[int, int | None] = {}
         self._decoding = decoding
-        # Plain tuples, which Python's garbage collector does not walk.
-        self._sounds: list[tuple[int, float]] = []
+        self._sounds = PackedRecords(SOUND_LAYOUT, Sound)
 
     # --- what comes in ---------------------------------------------------------------------
 
@@ -226,7 +234,7 @@ class MediaMeter:
         self._heard.add(number)
         if self.first_audio is None:
             self.first_audio = arrival
-        self._sounds.append((extended, arrival))
+        self._sounds.append(Sound(extended, arrival))
 
     def on_decoded(self, rtp_timestamp: int, number: int | None) -> None:
         """Take one decoded frame: its 32-bit RTP timestamp, and the number it shows, if any."""
@@ -265,10 +273,10 @@ class MediaMeter:
             self._keep_latest_frames()
 
     def _keep_latest_frames(self) -> None:
-        self._frames = self._frames[-_IDLE_HISTORY:]
-        if self._frames:
-            oldest = self._frames[0].timestamp
-            self._numbers = {t: n for t, n in self._numbers.items() if t >= oldest}
+        self._frames.keep_latest(_IDLE_HISTORY)
+        oldest = self._frames.oldest()
+        if oldest is not None and self._numbers:
+            self._numbers = {t: n for t, n in self._numbers.items() if t >= oldest.timestamp}
 
     # --- what goes out ---------------------------------------------------------------------
 
@@ -292,8 +300,8 @@ class MediaMeter:
         """
         latest = max(self._video.last or 0.0, self._audio.last or 0.0)
         answer = Answer(
-            frames=self._frames,
-            sounds=[Sound(*sound) for sound in self._sounds],
+            frames=self._frames.all(),
+            sounds=self._sounds.all(),
             numbers=self._numbers,
             freezes=self._turn_freezes,
             video=self._video.since_mark(),
@@ -316,7 +324,7 @@ class MediaMeter:
 
     def _onset(self, answer: Answer) -> Onset:
         """The first talking frame by the best knowledge there is."""
-        frames = self._frames
+        frames = answer.frames
         if answer.first_picture is not None:
             frame = by_timestamp(frames, answer.first_picture)
             if frame is not None:

@@ -94,7 +94,7 @@ class Peer:
     @property
     def connected(self) -> bool:
         """ICE and DTLS are up."""
-        return bool(self._connection.connectionState == "connected")
+        return not self._closing and self._connection.connectionState == "connected"
 
     @property
     def trouble(self) -> TargetError | None:
@@ -105,8 +105,10 @@ class Peer:
                 f"({type(self._fault).__name__}: {self._fault}); please report it",
                 Cause.CLIENT_FAULT,
             )
+        if self._closing:
+            return None
         state = self._connection.connectionState
-        if not self._closing and state in _LOST_STATES:
+        if state in _LOST_STATES:
             return TargetError(
                 f"the WebRTC connection is {state}: the target closed the session, or the "
                 "network between dropped",
@@ -116,10 +118,20 @@ class Peer:
 
     async def close(self) -> None:
         """Close the connection and stop watching its tracks."""
+        if self._closing:
+            return
+        # One that is still being made has tasks that go on for a moment.
+        was_up = self.connected
         self._closing = True
+        # Whoever gets the news holds this peer.
+        self._on_news = lambda: None
+        self._meter.on_first_key_frame = None
         if self._direct is not None:
             self._direct.close()
         await self._connection.close()
+        if self._direct is not None and was_up:
+            self._direct.dismantle(self._connection)
+            self._direct = None
         for watcher in self._watchers:
             watcher.cancel()
         await asyncio.gather(*self._watchers, return_exceptions=True)

@@ -115,6 +115,10 @@ class Sound(NamedTuple):
     arrival: float
 
 
+SOUND_LAYOUT: Final = "=qd"
+"""Of a `Sound`'s fields, in order, for `struct`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Traffic:
     """Counters of one medium over the answer."""

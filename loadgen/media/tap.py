@@ -25,7 +25,13 @@ from functools import lru_cache
 from typing import Any, Final
 
 import pylibsrtp
-from aiortc import RTCDtlsTransport, RTCRtpParameters, RTCRtpReceiver, RTCRtpTransceiver
+from aiortc import (
+    RTCDtlsTransport,
+    RTCPeerConnection,
+    RTCRtpParameters,
+    RTCRtpReceiver,
+    RTCRtpTransceiver,
+)
 from aiortc.codecs import is_rtx
 from aiortc.rtp import RtpPacket
 
@@ -177,6 +183,21 @@ class TransportTap:
         for taken in self._taken.values():
             taken.close()
 
+    def dismantle(self, connection: RTCPeerConnection) -> None:
+        """Break the reference cycles of a connection that was up and is closed.
+
+        Else it is left to the garbage collector, whose looks stall all other sessions.
+        """
+        parts: list[object] = [connection]
+        for transceiver in connection.getTransceivers():
+            receiver, sender = transceiver.receiver, transceiver.sender
+            parts += [transceiver, receiver, sender, receiver.transport]
+        for taken in self._taken.values():
+            parts += [taken.ice, taken]
+        self._taken.clear()
+        for part in {id(part): part for part in parts}.values():
+            vars(part).clear()
+
     def _receive(
         self, transceiver: RTCRtpTransceiver
     ) -> Callable[[RTCRtpParameters], Awaitable[None]]:
@@ -209,11 +230,11 @@ class _TakenTransport:
         self.on_fault = on_fault
         taken: Any = transport
         self._transport = taken
-        self._ice = taken.transport._connection
+        self.ice = taken.transport._connection
         taken._handle_rtp_data = self._on_read_rtp
         taken._handle_rtcp_data = self._on_read_rtcp
         self._loop: Any = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(_report_interval(), self._report)
+        self._timer = self._loop.call_at(self._next_report(), self._report)
         self._readers: list[_SocketReader] = []
         if datagrams.is_supported():
             self._take_sockets()
@@ -236,14 +257,14 @@ class _TakenTransport:
             raise CryptoError from error
 
     def send_rtcp(self, packet: bytes) -> None:
-        pair = self._ice._nominated.get(1)
+        pair = self.ice._nominated.get(1)
         if pair is None:
             return
         data = self._transport._tx_srtp.protect_rtcp(packet)
         pair.protocol.transport.sendto(data, pair.remote_addr)
 
     def _take_sockets(self) -> None:
-        for protocol in self._ice._protocols:
+        for protocol in self.ice._protocols:
             sock = protocol.transport.get_extra_info("socket")
             if sock is None:
                 continue
@@ -261,8 +282,12 @@ class _TakenTransport:
     async def _on_read_rtcp(self, data: bytes) -> None:
         self._guarded(lambda: self.direct.on_rtcp(data, time.monotonic()))
 
+    def _next_report(self) -> float:
+        """When to send the next receiver report: in 0.5 to 1.5 s (RFC 3550, section 6.2)."""
+        return datagrams.next_look(self._loop.time() + 0.5 + random.random())
+
     def _report(self) -> None:
-        self._timer = self._loop.call_later(_report_interval(), self._report)
+        self._timer = self._loop.call_at(self._next_report(), self._report)
         self._guarded(lambda: self.direct.report(time.monotonic()))
 
     def _guarded(self, step: Callable[[], None]) -> None:
@@ -280,11 +305,6 @@ class _SocketReader:
         self.on_pass = taken.direct.on_pass
         self.on_fault = taken.on_fault
         self.on_other = protocol.datagram_received
-
-
-def _report_interval() -> float:
-    """Seconds to the next receiver report: 0.5 to 1.5 (RFC 3550, section 6.2)."""
-    return 0.5 + random.random()
 
 
 def _medium(transceiver: RTCRtpTransceiver, parameters: RTCRtpParameters) -> Medium:

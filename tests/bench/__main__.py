@@ -32,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     bench_loadgen.RAMP: bench_loadgen.ramp,
     bench_loadgen.LOSS: bench_loadgen.loss,
     bench_loadgen.FLAT: bench_loadgen.flat,
+    bench_loadgen.RSS: bench_loadgen.rss,
     bench_drift.NAME: bench_drift.run,
     loadgen_knee.NAME: loadgen_knee.run,
     report_million.BUNDLE: report_million.bundle,

@@ -11,7 +11,8 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from statistics import linear_regression, median
 from typing import Any
 
 from tests.bench.measurement import Measurement
@@ -20,6 +21,7 @@ from tests.loadgen.sender import FPS
 from tests.processes import ROOT
 
 SESSIONS, RAMP, LOSS, FLAT = "loadgen-sessions", "loadgen-ramp", "loadgen-loss", "loadgen-flat"
+RSS = "loadgen-rss"
 
 MEDIA = ROOT / "build" / "bench" / "media-540x900.pickle"
 SESSION = "540×900, 25 fps, VP8 of some 1 Mbit/s and Opus, encrypted, loopback"
@@ -27,7 +29,14 @@ TRUSTED_PERCENT = 70.0
 """Share of a core beyond which a generator should not be believed."""
 LARGEST = 200
 PEER_SESSIONS = 10
+FLAT_AMONG = (20, 80, 160)
+FLAT_ROUNDS = 3
+RSS_S, RSS_EVERY_S, RSS_SETTLED_S = 600.0, 10.0, 120.0
 LONGEST_S = 200.0
+"""For a receiving process, beyond the time that it measures."""
+ARRIVALS = (
+    "each at a random instant within its interval, so that the sessions' pictures do not coincide"
+)
 
 
 @contextlib.contextmanager
@@ -42,12 +51,17 @@ def sender() -> Iterator[str]:
             child.kill()
 
 
-def received(url: str, receiver: str, sessions: int, **task: Any) -> Account:
+def received(url: str, receiver: str, sessions: int, *, seconds: float, **task: Any) -> Account:
     """Receive that many sessions on the last core."""
-    asked = {"url": url, "receiver": receiver, "sessions": sessions, **task}
+    asked = {"url": url, "receiver": receiver, "sessions": sessions, "seconds": seconds, **task}
     command = [*_on_core(-1), sys.executable, "-m", "tests.bench.receiving", json.dumps(asked)]
     done = subprocess.run(
-        command, stdout=subprocess.PIPE, text=True, cwd=ROOT, check=True, timeout=LONGEST_S
+        command,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        check=True,
+        timeout=LONGEST_S + seconds,
     )
     account = Account(**json.loads(done.stdout.splitlines()[-1]))
     # What was not received cost nothing: such an account must not be compared.
@@ -67,8 +81,8 @@ def _on_core(number: int) -> list[str]:
 def sessions() -> Measurement:
     """How many sessions a core can receive and be believed."""
     with sender() as url:
-        peer = received(url, "aiortc", PEER_SESSIONS, seconds=10.0)
-        ours = received(url, "ours", LARGEST, seconds=20.0)
+        peer = received(url, "aiortc", PEER_SESSIONS, seconds=10.0, floor_s=3.0)
+        ours = received(url, "ours", LARGEST, seconds=20.0, floor_s=3.0)
     return Measurement(
         name=SESSIONS,
         value=TRUSTED_PERCENT / ours.cpu_percent_per_session,
@@ -81,6 +95,8 @@ def sessions() -> Measurement:
             "value": f"{TRUSTED_PERCENT:.0f} % of a core ÷ CPU per session, which was measured "
             f"at {LARGEST} sessions (peer: {PEER_SESSIONS})",
             "ours": "no decoding; all meters on, a turn measured every 5 s",
+            "sessions": ARRIVALS,
+            "verdict": f"at {LARGEST} sessions the load generator says of itself: {ours.verdict}",
             "sender": f"{ours.sender_cpu_percent:.0f} % of the other core, "
             f"{ours.sender_packets_per_s:.0f} packets/s, {ours.sender_late} late by over 5 ms",
         },
@@ -93,7 +109,13 @@ def sessions() -> Measurement:
             "CPU of the process": (ours.cpu_percent, peer.cpu_percent, "% of a core"),
             "sessions connected": (ours.connected, peer.connected, ""),
             "pictures": (ours.fps, peer.fps, "a second and session"),
-            "loop lag, p99": (ours.lag_p99_ms, peer.lag_p99_ms, "ms"),
+            "loop lag, p99": (ours.lag_p99_ms, peer.lag_p99_ms, "ms, in the worst 5 s"),
+            "loop lag without sessions, p99": (ours.lag_floor_p99_ms, peer.lag_floor_p99_ms, "ms"),
+            "waited for the core": (
+                ours.waited_percent,
+                peer.waited_percent,
+                "% of the time (peer: for its own decoders)",
+            ),
             "kernel to handler, p99": (
                 ours.handler_delay_p99_ms or 0.0,
                 0.0,
@@ -111,7 +133,7 @@ def ramp() -> Measurement:
     """Whether sessions that begin 25 a second see their first frame as soon as a single one."""
     with sender() as url:
         alone = received(url, "ours", 12, rate=1.0, settle_s=0.5, seconds=1.0)
-        ramped = received(url, "ours", 150, rate=25.0, settle_s=0.5, seconds=1.0)
+        ramped = received(url, "ours", 150, rate=26.0, settle_s=0.5, seconds=1.0)
     return Measurement(
         name=RAMP,
         value=ramped.first_frame_p50_ms,
@@ -121,7 +143,7 @@ def ramp() -> Measurement:
         peer_value=alone.first_frame_p50_ms,
         conditions={
             "session": SESSION,
-            "ramp": f"150 sessions in {ramped.ramp_s:.1f} s; alone: 12 sessions in "
+            "ramp": f"150 sessions in {ramped.ramp_s:.1f} s, {ARRIVALS}; alone: 12 sessions in "
             f"{alone.ramp_s:.1f} s",
             "signalling": "an HTTP request for the answer is included",
         },
@@ -134,6 +156,11 @@ def ramp() -> Measurement:
             ),
             "sessions begun a second": (150 / ramped.ramp_s, 12 / alone.ramp_s, ""),
             "sessions connected": (ramped.connected, alone.connected, ""),
+            "waited for the core": (
+                ramped.ramp_waited_percent,
+                alone.ramp_waited_percent,
+                "% of the time",
+            ),
         },
     )
 
@@ -166,26 +193,85 @@ def loss() -> Measurement:
 
 
 def flat() -> Measurement:
-    """Whether a session costs as much among 160 as among 20."""
+    """What a session costs among 20, 80 and 160, and what the process costs without any."""
     with sender() as url:
-        accounts = {n: received(url, "ours", n, seconds=15.0) for n in (20, 80, 160)}
-    cpu = {n: a.cpu_percent_per_session for n, a in accounts.items()}
-    rss = {n: (a.rss_mib - a.rss_mib_before) / n for n, a in accounts.items()}
+        rounds = [
+            {n: received(url, "ours", n, settle_s=1.5, seconds=10.0) for n in FLAT_AMONG}
+            for _ in range(FLAT_ROUNDS)
+        ]
+    few, some, many = FLAT_AMONG
+    cpu = {n: median(r[n].cpu_percent for r in rounds) for n in FLAT_AMONG}
+    total = {n: cpu[n] / n for n in FLAT_AMONG}
+    rss = {n: median((r[n].rss_mib - r[n].rss_mib_before) / n for r in rounds) for n in FLAT_AMONG}
+    first = (cpu[some] - cpu[few]) / (some - few)
+    further = (cpu[many] - cpu[some]) / (many - some)
+    # Least squares over all accounts: process + sessions * each.
+    points = [(n, r[n].cpu_percent) for r in rounds for n in FLAT_AMONG]
+    each, process = linear_regression(*zip(*points, strict=True))
+    spread = {n: [r[n].cpu_percent / n for r in rounds] for n in FLAT_AMONG}
     return Measurement(
         name=FLAT,
-        value=cpu[160],
-        unit="% of a core per session among 160",
+        value=total[many],
+        unit=f"% of a core per session among {many}, all of the process",
         better="lower",
-        peer="the same among 20",
-        peer_value=cpu[20],
+        peer=f"the same among {few}",
+        peer_value=total[few],
         conditions={
             "session": SESSION,
-            "CPU": f"largest is {max(cpu.values()) / min(cpu.values()):.2f} times the smallest",
-            "memory": f"largest is {max(rss.values()) / min(rss.values()):.2f} times the smallest",
+            "rounds": f"{FLAT_ROUNDS} of 10 s each, medians; CPU per session in them: "
+            + "; ".join(
+                f"{n}: " + ", ".join(f"{v:.3f}" for v in values) for n, values in spread.items()
+            ),
+            "process": f"{process:.2f} % of a core whatever the number of sessions, and "
+            f"{each:.3f} % for each (least squares): the former is what {few} sessions share",
+            "CPU, all": f"largest is {_apart(total.values()):.2f} times the smallest",
+            "CPU, each further session": f"largest is {_apart((first, further)):.2f} times the "
+            "smallest",
+            "memory": f"largest is {_apart(rss.values()):.2f} times the smallest",
         },
         figures={
-            "CPU per session among 80": (cpu[80], cpu[20], "% of a core"),
-            "memory per session among 80": (rss[80], rss[20], "MiB"),
-            "memory per session among 160": (rss[160], rss[20], "MiB"),
+            f"CPU per session among {some}": (total[some], total[few], "% of a core"),
+            f"CPU of each further session, {some} to {many}": (
+                further,
+                first,
+                f"% of a core (peer: {few} to {some})",
+            ),
+            f"memory per session among {some}": (rss[some], rss[few], "MiB"),
+            f"memory per session among {many}": (rss[many], rss[few], "MiB"),
+        },
+    )
+
+
+def _apart(values: Iterable[float]) -> float:
+    every = list(values)
+    return max(every) / min(every)
+
+
+def rss() -> Measurement:
+    """Whether memory stays as it is while 50 sessions are received for ten minutes."""
+    with sender() as url:
+        account = received(url, "ours", 50, seconds=RSS_S, rss_every_s=RSS_EVERY_S)
+    samples = account.rss_samples_mib
+    settled = round(RSS_SETTLED_S / RSS_EVERY_S)
+    later = samples[settled:]
+    slope = linear_regression([n * RSS_EVERY_S / 60 for n in range(len(later))], later).slope
+    return Measurement(
+        name=RSS,
+        value=samples[-1],
+        unit=f"MiB resident after {RSS_S / 60:.0f} minutes of 50 sessions",
+        better="lower",
+        peer=f"the same process after {RSS_SETTLED_S / 60:.0f} minutes",
+        peer_value=samples[settled],
+        conditions={
+            "session": SESSION,
+            "slope": f"{slope:+.3f} MiB a minute from then on (least squares over {len(later)} "
+            f"samples, one each {RSS_EVERY_S:.0f} s)",
+            "machine": "need not be quiet",
+        },
+        figures={
+            "largest": (max(later), samples[settled], "MiB"),
+            "smallest": (min(later), samples[settled], "MiB"),
+            "before the first session": (account.rss_mib_before, samples[settled], "MiB"),
+            "pictures": (account.fps, FPS, "a second and session (peer: as sent)"),
         },
     )

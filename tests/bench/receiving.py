@@ -13,6 +13,7 @@ import gc
 import json
 import math
 import os
+import random
 import resource
 import sys
 import time
@@ -27,13 +28,15 @@ from aiortc.contrib.media import MediaBlackhole
 from aiortc.mediastreams import MediaStreamError
 
 from loadgen import garbage
+from loadgen.load import verdict
+from loadgen.load.health import Health
 from loadgen.media import ice
 from loadgen.media.datagrams import receive_load
+from loadgen.media.load import ReceiveWindow
 from loadgen.media.meter import MediaMeter
 from loadgen.media.peer import Peer, warm_up
 
 TURN_S = 5.0
-LAG_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,14 @@ class Task:
     receiver: str
     sessions: int
     rate: float = 25.0
-    """Sessions begun a second."""
+    """Sessions begun a second, each at a random instant within its interval: evenly spaced ones
+    would begin a whole number of pictures apart, and all sessions' pictures come at once."""
+    floor_s: float = 0.0
+    """How long the loop's lag is watched before the first session, for comparison."""
     settle_s: float = 3.0
     seconds: float = 15.0
+    rss_every_s: float = 0.0
+    """Time between two looks at the resident memory while it is measured; 0: none."""
     options: dict[str, Any] = field(default_factory=dict)
     """Of the sender's `Options`."""
 
@@ -68,11 +76,21 @@ class Account:
     plis: int
     lost: int
     lag_p99_ms: float
+    """99th percentile of the event loop's lag in the worst window of five seconds."""
+    lag_floor_p99_ms: float
+    """Of the same loop without a session: what the machine itself adds."""
+    waited_percent: float
+    """Share of the time in which this process could have run and something else had the core."""
+    verdict: str
+    """What the load generator says of itself."""
     handler_delay_p99_ms: float | None
     first_frame_p50_ms: float
     first_frame_p95_ms: float
     connected: int
     ramp_s: float
+    ramp_waited_percent: float
+    """As `waited_percent`, while the sessions began."""
+    rss_samples_mib: list[float]
     sender_cpu_percent: float
     sender_late: int
     sender_packets_per_s: float
@@ -204,24 +222,53 @@ def _cpu() -> float:
 
 
 def _rss_mib() -> float:
-    gc.collect()
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-async def _feel_lag(lags: list[float]) -> None:
-    while True:
-        began = time.monotonic()
-        await asyncio.sleep(LAG_S)
-        lags.append(time.monotonic() - began - LAG_S)
+async def _sample_rss(samples: list[float], every_s: float) -> None:
+    while every_s:
+        samples.append(_rss_mib())
+        await asyncio.sleep(every_s)
+
+
+def _lag_p99_ms(windows: Sequence[verdict.Window]) -> float:
+    return max((w.loop_lag_p99_s * 1e3 for w in windows), default=math.nan)
+
+
+def _waited() -> float:
+    """Seconds for which this thread was ready and did not run (proc(5), `schedstat`)."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+
+
+async def _watched(
+    ours: bool, sessions: int, seconds: float
+) -> tuple[list[verdict.Window], list[float]]:
+    """What the load generator would say of so many seconds; and the receive path's delays."""
+    windows: list[verdict.Window] = []
+    delays: list[float] = []
+
+    def received() -> ReceiveWindow | None:
+        if not ours:
+            return None
+        window = receive_load().take()
+        delays.extend(window.delays_s)
+        return window
+
+    received()
+    delays.clear()
+    watching = asyncio.create_task(Health(lambda: sessions, received, windows.append).run())
+    await asyncio.sleep(seconds)
+    watching.cancel()
+    await asyncio.gather(watching, return_exceptions=True)
+    received()
+    return windows, delays
 
 
 async def receive(task: Task) -> Account:
     """Open the sessions, let them settle, account for a while, close them."""
     ours = task.receiver == "ours"
     await warm_up(decode=not ours)
-    lags: list[float] = []
-    lagging = asyncio.create_task(_feel_lag(lags))
     limits = httpx.Limits(max_connections=100)
     async with httpx.AsyncClient(
         base_url=task.url, trust_env=False, timeout=60, limits=limits
@@ -233,33 +280,34 @@ async def receive(task: Task) -> Account:
             await first.close()
         if ours:
             garbage.settle()
+        gc.collect()
         rss_before = _rss_mib()
+        idle, _ = await _watched(ours, 1, task.floor_s)
         sessions: list[_Ours | _Aiortc] = []
         opening = []
-        began = time.monotonic()
+        chance = random.Random(1)
+        began, ramp_waited = time.monotonic(), _waited()
         for number in range(task.sessions):
-            await asyncio.sleep(max(0.0, began + number / task.rate - time.monotonic()))
+            due = began + (number + chance.random()) / task.rate
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
             session: _Ours | _Aiortc = _Ours() if ours else _Aiortc()
             sessions.append(session)
             opening.append(asyncio.create_task(session.open(http, task.options)))
         await asyncio.gather(*opening)
-        ramp_s = time.monotonic() - began
+        ramp_s, ramp_waited = time.monotonic() - began, _waited() - ramp_waited
         await asyncio.sleep(task.settle_s)
 
         before, sender_before = [s.counts() for s in sessions], (await http.get("/stats")).json()
-        lags.clear()
-        load = receive_load() if ours else None
-        if load is not None:
-            load.take()
-        cpu, at = _cpu(), time.monotonic()
-        await asyncio.sleep(task.seconds)
-        cpu, seconds = _cpu() - cpu, time.monotonic() - at
-        window = load.take() if load is not None else None
-        lag_p99 = percentile(lags, 0.99)
+        rss_samples: list[float] = []
+        sampling = asyncio.create_task(_sample_rss(rss_samples, task.rss_every_s))
+        cpu, waited, at = _cpu(), _waited(), time.monotonic()
+        windows, delays = await _watched(ours, task.sessions, task.seconds)
+        sampling.cancel()
+        cpu, waited, seconds = _cpu() - cpu, _waited() - waited, time.monotonic() - at
         sender_after = (await http.get("/stats")).json()
         after = [s.counts() for s in sessions]
+        gc.collect()
         rss = _rss_mib()
-        lagging.cancel()
         await asyncio.gather(*[s.close() for s in sessions], return_exceptions=True)
 
     def grown(name: str) -> int:
@@ -281,12 +329,17 @@ async def receive(task: Task) -> Account:
         nacks=int(sent("nacks")),
         plis=int(sent("plis")),
         lost=grown("lost"),
-        lag_p99_ms=lag_p99 * 1e3,
-        handler_delay_p99_ms=percentile(window.delays_s, 0.99) * 1e3 if window else None,
+        lag_p99_ms=_lag_p99_ms(windows),
+        lag_floor_p99_ms=_lag_p99_ms(idle),
+        waited_percent=100 * waited / seconds,
+        verdict=verdict.judge({"": windows}).text if ours else "",
+        handler_delay_p99_ms=percentile(delays, 0.99) * 1e3 if ours else None,
         first_frame_p50_ms=percentile(firsts, 0.5),
         first_frame_p95_ms=percentile(firsts, 0.95),
         connected=len(firsts),
         ramp_s=ramp_s,
+        ramp_waited_percent=100 * ramp_waited / ramp_s,
+        rss_samples_mib=rss_samples,
         sender_cpu_percent=100 * sent("cpu") / sent("at"),
         sender_late=int(sent("late")),
         sender_packets_per_s=sent("packets") / sent("at"),

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -214,3 +216,32 @@ def test_an_error_of_ours_is_told_and_kills_nothing():
             return trouble
 
     assert "ZeroDivisionError" in str(asyncio.run(broken()))
+
+
+def test_a_closed_session_leaves_nothing_big_to_the_garbage_collector():
+    async def lived_through():
+        async with SyntheticSender(small_media()) as sender:
+            news = asyncio.Event()
+            meter = MediaMeter(decoding=False)
+            peer = Peer(meter, addresses=ice.LOOPBACK, stun_urls=(), on_news=news.set, decode=False)
+            _, sdp, kind = await sender.answer(*await peer.offer(), Options())
+            await peer.accept(sdp, kind)
+            async with asyncio.timeout(20):
+                while not peer.connected or meter.first_key_frame is None:
+                    news.clear()
+                    await news.wait()
+            await asyncio.sleep(0.2)
+            receivers = [t.receiver for t in peer._connection.getTransceivers()]
+            parts = [peer._connection, meter, *receivers, receivers[0].transport]
+            left = [weakref.ref(part) for part in parts]
+            await peer.close()
+            del receivers, parts, peer, meter
+            await asyncio.sleep(0.1)
+            return [ref() for ref in left]
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(lived_through()) == [None] * 5
+    finally:
+        gc.enable()
