@@ -17,6 +17,8 @@ from tests.prometheus import remarks
 
 pytestmark = pytest.mark.e2e
 
+TOKEN = "s3cret"
+
 
 def total(text: str, selector: str) -> float:
     """The sum of the samples whose name and labels match a regular expression."""
@@ -35,8 +37,10 @@ def probed(unified, tmp_path_factory):
     """Both expositions after a renewed session, and the state of its sessions after SIGTERM."""
     folder = tmp_path_factory.mktemp("probe")
     port = free_port()
-    with exporter(folder, "--target", unified.url, "--bundle", str(folder / "bundle")) as (url, _):
-        options = ["--every", "1", "--turns", "2"]
+    arguments = ["--target", unified.url, "--bundle", str(folder / "bundle")]
+    (folder / "token").write_text(TOKEN)
+    with exporter(folder, *arguments, TALKSCOPE_INGEST_TOKEN=TOKEN) as (url, _):
+        options = ["--every", "1", "--turns", "2", "--exporter-token-file", str(folder / "token")]
         with process(command(unified.url, url, port, *options), log=folder / "log") as child:
 
             def own() -> str:
@@ -109,6 +113,7 @@ def test_a_target_that_is_down_is_counted_and_told_once(tmp_path: Path):
         (["--every", "0"], "--every"),
         (["--listen", "9110"], "--listen"),
         (["--turns", "x"], "--turns"),
+        (["--exporter-token-file", "/nowhere"], "--exporter-token-file: cannot read /nowhere"),
     ],
 )
 def test_wrong_usage_names_the_option(options, problem):
