@@ -33,7 +33,8 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     bench_loadgen.LOSS: bench_loadgen.loss,
     bench_loadgen.FLAT: bench_loadgen.flat,
     bench_drift.NAME: bench_drift.run,
-    loadgen_knee.NAME: loadgen_knee.run,
+    loadgen_knee.MOCK: loadgen_knee.mock,
+    loadgen_knee.WAV2LIP: loadgen_knee.wav2lip,
     report_million.BUNDLE: report_million.bundle,
     report_million.WINDOW: report_million.window,
 }
