@@ -36,8 +36,9 @@ idle frames drop out."""
 FPS = 25.0
 FPS_SHARE = 0.95
 TTFA_FACTOR, COMPLETION_FACTOR = 2.0, 1.10
-DURATION_S = 12
+DURATION_S = 20
 LONGEST_S = 120.0
+TRIES = 2
 ANSWER = "Hello there, I am well, and I hope that you are well, too."
 
 SCENARIO = """
@@ -89,7 +90,7 @@ def _knee(name: str, model: str, what: str) -> Measurement:
             children.demo_target(options, folder / "target", LONGEST_S) as target,
             children.exporter(exporter_arguments(target), folder, listen=listen) as exporter,
         ):
-            levels = [_level(target.url, exporter.url, model, n, folder) for n in LEVELS]
+            levels = [_valid_level(target.url, exporter.url, model, n, folder) for n in LEVELS]
     print(_table(levels), flush=True)
     knee = knee_of(levels)
     last = next((level for level in levels if level.sessions == knee), levels[0])
@@ -103,7 +104,8 @@ def _knee(name: str, model: str, what: str) -> Measurement:
         conditions={
             "target": f"real OpenTalking with the agent, unified mode, {what}, 256×256 at 25 fps, "
             f"{os.cpu_count()} cores shared with exporter and generator",
-            "levels": ", ".join(map(str, LEVELS)) + f" sessions for {DURATION_S} s each",
+            "levels": ", ".join(map(str, LEVELS)) + f" sessions for {DURATION_S} s each, "
+            "once more where the generator says that it spoiled them",
             "knee": f"no error, FPS ≥ {FPS_SHARE:.0%} of nominal, TTFA p95 ≤ {TTFA_FACTOR:.0f} × "
             f"and turn completion ≤ {COMPLETION_FACTOR:.2f} × a single session's",
             **{f"{level.sessions} sessions": _row(level) for level in levels},
@@ -143,10 +145,25 @@ def _served(level: Level, alone: Level) -> bool:
     )
 
 
-def _level(url: str, exporter: str, model: str, sessions: int, folder: Path) -> Level:
-    records = folder / f"records-{sessions}"
+def _valid_level(url: str, exporter: str, model: str, sessions: int, folder: Path) -> Level:
+    """A level; one that the generator spoiled is taken once more."""
+    for attempt in range(TRIES):
+        level = _level(url, exporter, model, sessions, folder / f"records-{sessions}-{attempt}")
+        if not level.account["verdict"]["saturated"]:
+            break
+    return level
+
+
+def _level(url: str, exporter: str, model: str, sessions: int, records: Path) -> Level:
     command = [sys.executable, "-m", "loadgen.load", "--headless", "--only-summary"]
-    command += ["--host", url, "--model", model, "--scenario", str(folder / "scenario.yaml")]
+    command += [
+        "--host",
+        url,
+        "--model",
+        model,
+        "--scenario",
+        str(records.parent / "scenario.yaml"),
+    ]
     command += ["--users", str(sessions), "--spawn-rate", str(sessions)]
     command += ["--run-time", f"{DURATION_S}s", "--stop-timeout", "15"]
     command += ["--records", str(records), "--agent-exporter", exporter]

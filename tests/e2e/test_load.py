@@ -28,7 +28,7 @@ from loadgen.load.account import ACCOUNT, LEDGER
 from report import bundle as bundles
 from tests import namespaces
 from tests.e2e.conftest import SHORT_ANSWER, running, session_state
-from tests.processes import ROOT, free_port, wait_until
+from tests.processes import ROOT, free_port, hogs, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
@@ -190,24 +190,11 @@ def test_the_bundle_holds_every_turn_of_every_viewer_and_can_be_read_again(good)
     assert f"({completed} completed" in told.stdout
 
 
-@contextlib.contextmanager
-def hogs(count):
-    """Processes that take the generator's core away."""
-    spin = ["taskset", "-c", CORE, sys.executable, "-c", "while True: pass"]
-    running = [subprocess.Popen(spin) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for hog in running:
-            hog.kill()
-            hog.wait()
-
-
 def test_a_generator_that_lost_its_core_voids_its_run_and_says_what_it_needs(
     unified, scenario, tmp_path, good
 ):
     with started(unified, scenario, tmp_path, *RUN) as (child, run):
-        with hogs(4):
+        with hogs(CORE, 4):
             wait_until(lambda: run.ended or child.poll() is not None, "the end of the run", 90)
         child.wait(60)
     assert child.returncode == INVALID, run.stderr
