@@ -570,9 +570,9 @@ class Session:
         session = await self._created_session()
         if session is None:
             return
-        for _ in range(2):
+        for delete in (self._client.delete, self._client.delete_again):
             try:
-                await self._client.delete(session, timeout=self._limits.close)
+                await delete(session, timeout=self._limits.close)
             except TargetError as error:
                 self.cleanup_error = error
             else:

@@ -101,7 +101,7 @@ def test_warmup_and_measured_turns_are_kept_apart(run):
 def test_the_session_is_gone(run, target):
     done, _ = run
     [session] = {turn["session"] for turn in done.turns}
-    wait_until(lambda: session_state(target, session) in {"closing", "closed"}, "the session's end")
+    wait_until(lambda: session_state(target, session) == "closed", "the session's end")
 
 
 def test_our_figures_are_those_of_speech_timing(run):
