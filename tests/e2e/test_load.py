@@ -146,11 +146,13 @@ def started(target, scenario, folder, *options):
 
 @pytest.fixture(scope="module")
 def good(unified, scenario, tmp_path_factory) -> Running:
-    """A run of three viewers that the generator kept up with."""
+    """A run of three viewers that the generator kept up with, its exporter closed to others."""
     for _ in range(TRIES):
         folder = tmp_path_factory.mktemp("good")
+        (folder / "token").write_text("s3cret")
+        token = ("--exporter-token-file", str(folder / "token"))
         own = ("--", "--html", str(folder / PAGE), "--csv", str(folder / TABLES))
-        with started(unified, scenario, folder, *RUN, *own) as (child, run):
+        with started(unified, scenario, folder, *RUN, *token, *own) as (child, run):
             child.wait(120)
         if child.returncode != INVALID:
             break
