@@ -119,7 +119,6 @@ def _local(environment: Environment) -> Local:
 
 
 def _worker(environment: Environment, runner: Runner, bridge: Bridge, local: Local) -> WorkerNode:
-
     def fire(scenario: str, name: str, milliseconds: float, error: Exception | None) -> None:
         environment.events.request.fire(
             request_type=scenario,
