@@ -29,6 +29,7 @@ from loadgen.opentalking import OpenTalking
 from loadgen.result import TurnResult
 from loadgen.session import Session, SessionConfig, SessionLimits, SessionReport
 from loadgen.target import BenchError, RunFailedError, Target, UsageError, check
+from loadgen.told import FirstTimestampsOf
 from loadgen.turn import Input, TextInput
 
 DEFAULT_PROMPT = "Please introduce yourself."
@@ -80,6 +81,8 @@ class BenchResult:
     """Why the run broke off, or None when every turn was spoken."""
     warnings: tuple[str, ...]
     """What went wrong beside the turns, such as a session that could not be deleted."""
+    numbered: bool
+    """The pictures carry the frame number that the synthetic runtime draws."""
     client: Mapping[str, str]
     """Versions of `python`, `aiortc` and `os`."""
 
@@ -113,8 +116,16 @@ class Progress(Protocol):
         """That turn is over."""
 
 
-async def run(config: BenchConfig, marks: MarkSink, progress: Progress) -> BenchResult:
-    """Run the benchmark. Raises UsageError or RunFailedError; cancellation cleans up first."""
+async def run(
+    config: BenchConfig,
+    marks: MarkSink,
+    progress: Progress,
+    first_timestamps: FirstTimestampsOf | None = None,
+) -> BenchResult:
+    """Run the benchmark; `first_timestamps` is as in `Session`.
+
+    Raises UsageError or RunFailedError; cancellation cleans up first.
+    """
     said = _input_of(config)
     try:
         client = OpenTalking(config.url)
@@ -138,6 +149,7 @@ async def run(config: BenchConfig, marks: MarkSink, progress: Progress) -> Bench
                 ),
                 marks,
                 on_queued=progress.queued,
+                first_timestamps=first_timestamps,
             )
             turns: list[TurnResult] = []
             async with session:
@@ -160,6 +172,7 @@ async def run(config: BenchConfig, marks: MarkSink, progress: Progress) -> Bench
         turns=tuple(turns),
         failure=failure,
         warnings=tuple(warnings),
+        numbered=session.media.numbered,
         client={
             "python": platform.python_version(),
             "aiortc": version,

@@ -179,13 +179,22 @@ class MarksClient:
     `delivery` tells afterwards what was lost.
     """
 
-    def __init__(self, url: str, *, role: str = "bench", close_timeout: float = 5.0) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        role: str = "bench",
+        token: str | None = None,
+        close_timeout: float = 5.0,
+    ) -> None:
+        """`token` is the bearer token that the exporter asks for, if it does."""
         self.url = url.rstrip("/")
         self.origin = f"{role}-{secrets.token_hex(6)}"
         self.delivery = Delivery()
         self._close_timeout = close_timeout
         self._http = httpx.AsyncClient(
             base_url=self.url,
+            headers={} if token is None else {"Authorization": f"Bearer {token}"},
             timeout=_REQUEST_TIMEOUT_S,
             trust_env=not is_loopback(url),
             limits=httpx.Limits(keepalive_expiry=2.0),

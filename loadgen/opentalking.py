@@ -306,6 +306,22 @@ class OpenTalking:
             if error.status != httpx.codes.NOT_FOUND:
                 raise
 
+    async def delete_again(self, session: str, *, timeout: float | None = None) -> bool:
+        """Delete a session unless it is gone or going; return whether it was still there.
+
+        For one that may have been deleted already: OpenTalking sets the state `closing` before it
+        looks whether there is anything to close, so a second DELETE would leave it so for ever.
+        """
+        try:
+            record = await self._object("GET", f"/sessions/{session}", timeout=timeout)
+        except TargetError:
+            # The deletion says better what is wrong.
+            record = {}
+        if record.get("state") in GONE_STATES:
+            return False
+        await self.delete(session, timeout=timeout)
+        return True
+
     # --- requests --------------------------------------------------------------------------
 
     async def _object(

@@ -26,6 +26,7 @@ from loadgen.media.peer import warm_up
 from loadgen.opentalking import OpenTalking
 from loadgen.session import Session, SessionConfig
 from loadgen.target import BenchError, check
+from loadgen.told import FirstTimestampsOf
 from loadgen.turn import TextInput
 
 NO_SESSION: Final = "no_session"
@@ -90,12 +91,14 @@ class Probe:
         marks: MarkSink,
         metrics: ProbeMetrics,
         tell: Callable[[str], None],
+        first_timestamps: FirstTimestampsOf | None = None,
     ) -> None:
-        """`tell` takes one line for people, when something changes."""
+        """`tell` takes one line for people, when something changes; the last is as in `Session`."""
         self._config = config
         self._marks = marks
         self._metrics = metrics
         self._tell = tell
+        self._first_timestamps = first_timestamps
         self._failing: str | None = None
 
     async def run(self) -> None:
@@ -123,6 +126,7 @@ class Probe:
                 decode=False,
             ),
             self._marks,
+            first_timestamps=self._first_timestamps,
         )
         try:
             await session.open()

@@ -15,7 +15,7 @@ import contextlib
 import itertools
 import math
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -32,6 +32,7 @@ from loadgen.media.peer import Peer
 from loadgen.opentalking import Description, EventName, OpenTalking
 from loadgen.result import TurnResult, result_of
 from loadgen.sse import Event
+from loadgen.told import FirstTimestampsOf
 from loadgen.turn import (
     Failure,
     Input,
@@ -45,6 +46,7 @@ from loadgen.turn import (
 
 _POLL_S = 0.1
 _SETTLE_S = 5.0
+_ANSWERED = frozenset({Outcome.COMPLETED, Outcome.INTERRUPTED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +108,8 @@ class Session:
 
     `client` stays the caller's. `on_queued` hears the place in the target's queue and the
     target's word for it, `on_created` the session's id as soon as there is one to delete, also
-    when that is after a cancellation. `first_timestamps` (session, seconds since the input) is
-    asked, when a turn is over, what the agent told of it, and limits its own time. Not for
-    concurrent turns.
+    when that is after a cancellation. `first_timestamps` is asked, when an answer is over, what
+    the agent told of it, and limits its own time. Not for concurrent turns.
     """
 
     def __init__(
@@ -118,7 +119,7 @@ class Session:
         marks: MarkSink,
         *,
         on_queued: Callable[[int, str], None] | None = None,
-        first_timestamps: Callable[[str, float], Awaitable[FirstTimestamps | None]] | None = None,
+        first_timestamps: FirstTimestampsOf | None = None,
         on_created: Callable[[str], None] | None = None,
     ) -> None:
         self._client = client
@@ -367,9 +368,7 @@ class Session:
         if interrupted_at is not None and verdict.outcome is Outcome.INTERRUPTED:
             # Silent already when the command left: it took no time.
             live.mark(stages.CLIENT_SILENT, max(interrupted_at, self._meter.last_audio or 0.0))
-        told = None
-        if self._first_timestamps is not None and verdict.outcome is Outcome.COMPLETED:
-            told = await self._first_timestamps(self._session, time.monotonic() - live.begun)
+        told = await self._told(live, verdict.outcome)
         outcome = result_of(
             turn=live.turn,
             input_kind=live.kind,
@@ -383,6 +382,13 @@ class Session:
         )
         self._sink.send(outcome.record(self._session))
         return outcome
+
+    async def _told(self, live: _LiveTurn, outcome: Outcome) -> FirstTimestamps | None:
+        """What the agent told of the answer, if there was one."""
+        answered = outcome in _ANSWERED and self._meter.first_audio is not None
+        if self._first_timestamps is None or not answered:
+            return None
+        return await self._first_timestamps(self._session, time.monotonic() - live.begun)
 
     async def interrupt(self) -> None:
         """Stop the running answer; its turn ends as `interrupted`."""
@@ -564,9 +570,9 @@ class Session:
         session = await self._created_session()
         if session is None:
             return
-        for _ in range(2):
+        for delete in (self._client.delete, self._client.delete_again):
             try:
-                await self._client.delete(session, timeout=self._limits.close)
+                await delete(session, timeout=self._limits.close)
             except TargetError as error:
                 self.cleanup_error = error
             else:

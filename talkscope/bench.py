@@ -12,9 +12,15 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from talkscope import children, report, run_file
-from talkscope.arguments import http_url, new_folder, positive, seconds
-from talkscope.measured import MeasuredTarget, check_target, measured_target
+from talkscope import options, report, run_file
+from talkscope.arguments import new_folder, positive, seconds
+from talkscope.measured import (
+    MeasuredTarget,
+    check_target,
+    exporter_token,
+    measured_target,
+    run_exporter,
+)
 from talkscope.status import CommandError, Status
 
 if TYPE_CHECKING:
@@ -53,16 +59,10 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_argument_group("what to measure")
-    what.add_argument(
-        "--target", type=http_url, metavar="URL", help="base URL of a running OpenTalking"
+    options.target(
+        what,
+        "start the real target on loopback with a synthetic model, and measure its cold start",
     )
-    what.add_argument(
-        "--start",
-        choices=("demo",),
-        help="start the real target on loopback with a synthetic model, and measure its cold start",
-    )
-    what.add_argument("--model", metavar="ID", help="default: the target's default model")
-    what.add_argument("--avatar", metavar="ID", help="default: the target's first avatar")
     said = what.add_mutually_exclusive_group()
     said.add_argument("--prompt", metavar="TEXT", help="what the user types (has a default)")
     said.add_argument(
@@ -79,18 +79,8 @@ def add(commands: Any) -> None:
         help="longest wait for any one step: target, session or turn (%(default).0f)",
     )
     see = parser.add_argument_group("how to see into the target")
-    see.add_argument("--redis", metavar="URL", help="the Redis of a split deployment")
-    see.add_argument(
-        "--log", type=Path, metavar="FILE", help="log of the process that runs the pipeline"
-    )
-    see.add_argument(
-        "--candidate-address",
-        action="append",
-        metavar="IP",
-        help="address to offer for media, may be repeated (default: 127.0.0.1 for a loopback "
-        "target, else every interface)",
-    )
-    see.add_argument("--stun", action="append", metavar="URL", help="STUN server (default: none)")
+    options.sight(see)
+    options.media(see)
     page = parser.add_argument_group("what the report should say")
     page.add_argument("--backend", metavar="NAME", help="default: as the target lists it")
     page.add_argument("--tester", metavar="NAME")
@@ -103,17 +93,8 @@ def add(commands: Any) -> None:
     page.add_argument("--technique", metavar="TEXT", help="such as 'mouth inpainting'")
     page.add_argument("--input", metavar="TEXT", help="the Input column, such as 'audio+image'")
     page.add_argument("--notes", metavar="TEXT")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", help="new folder (default: talkscope-run-<time>)"
-    )
-    demo = parser.add_argument_group("with --start demo")
-    demo.add_argument("--mode", choices=("unified", "split"), help="default: unified")
-    demo.add_argument(
-        "--demo-options",
-        default="",
-        metavar="'--chunk-ms 300 …'",
-        help="knobs of the demo target, see deploy/demo/README.md",
-    )
+    options.out(parser)
+    options.demo(parser)
     parser.set_defaults(run=run)
 
 
@@ -127,8 +108,8 @@ def run(told: argparse.Namespace) -> Status:
             target = stack.enter_context(measured_target(told, out))
             arguments = [*target.exporter, "--bundle", str(bundle)]
             arguments += ["--accelerator-interval", str(ACCELERATOR_INTERVAL_S)]
-            with children.exporter(arguments, out) as exporter:
-                result, delivery = asyncio.run(_measure(told, target, exporter.url))
+            with run_exporter(told, target, arguments, out) as url:
+                result, delivery = asyncio.run(_measure(told, target, url))
                 _write_run(bundle, told, target, result)
     except BaseException as error:
         # Nothing was measured: what is left would only be taken for a run.
@@ -153,6 +134,7 @@ async def _measure(
     from loadgen import bench
     from loadgen.marks import MarksClient
     from loadgen.session import SessionLimits
+    from loadgen.told import AgentTimestamps
     from loadgen.turn import TurnLimits
 
     task = asyncio.current_task()
@@ -176,8 +158,11 @@ async def _measure(
         ),
     )
     try:
-        async with MarksClient(exporter_url) as marks:
-            result = await bench.run(config, marks, _Lines())
+        async with (
+            MarksClient(exporter_url, token=exporter_token(told)) as marks,
+            AgentTimestamps(told.agent_exporter or exporter_url) as first_timestamps,
+        ):
+            result = await bench.run(config, marks, _Lines(), first_timestamps)
         return result, marks.delivery
     except bench.UsageError as error:
         raise CommandError(str(error), Status.USAGE) from error
@@ -230,11 +215,9 @@ def _prompt(told: argparse.Namespace) -> str:
 
 def _stand_ins(target: MeasuredTarget, result: BenchResult) -> list[str]:
     """What was not real. A synthetic model betrays itself by the frame number it draws."""
-    from loadgen.media.onset import Basis
-
     if target.demo is not None:
         return list(run_file.DEMO_STAND_INS)
-    if any(Basis.DECODED_BARCODE in turn.bases.values() for turn in result.turns):
+    if result.numbered:
         return ["the model: the pictures carry the frame number of Talkscope's synthetic runtime"]
     return []
 

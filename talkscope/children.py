@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -29,6 +30,8 @@ EXPORTER_STOP_S = 15.0
 TARGET_STOP_S = 30.0
 POLL_S = 0.02
 TAIL_LINES = 12
+
+_INGEST_TOKEN = ("TALKSCOPE_INGEST_TOKEN", "TALKSCOPE_INGEST_TOKEN_FILE")
 
 _WATCHED = """
 import ctypes, os, signal, sys
@@ -74,18 +77,23 @@ class DemoTarget:
 
 @contextlib.contextmanager
 def exporter(
-    arguments: Sequence[str], folder: Path, *, listen: str = "127.0.0.1:0"
+    arguments: Sequence[str],
+    folder: Path,
+    *,
+    listen: str = "127.0.0.1:0",
+    token: str | None = None,
 ) -> Iterator[Exporter]:
     """Run the exporter, by default on a free loopback port; its bundle is complete when this ends.
 
-    `folder` takes its log. Raises `CommandError` when it does not start, or did not end well.
+    `folder` takes its log; `token` is what it asks senders of marks for. Raises `CommandError` when
+    it does not start, or did not end well.
     """
     log, ready = folder / "exporter.log", folder / "exporter-ready.json"
     ready.unlink(missing_ok=True)
     command = [sys.executable, "-m", "exporter", "--listen", listen]
     command += ["--ready-file", str(ready), *arguments]
     with log.open("wb") as output:
-        child = _start(command, output)
+        child = _start(command, output, _with_token(token))
         try:
             deadline = time.monotonic() + EXPORTER_START_S
             while not ready.exists():
@@ -157,7 +165,24 @@ def load_generator(arguments: Sequence[str], patience: float) -> Iterator[subpro
         stop(child, patience)
 
 
-def _start(command: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]:
+def with_port(listen: str) -> str:
+    """HOST:PORT with a free port where it was 0."""
+    host, _, port = listen.rpartition(":")
+    if port != "0":
+        return listen
+    with socket.create_server((host, 0)) as free:
+        return f"{host}:{free.getsockname()[1]}"
+
+
+def _with_token(token: str | None) -> dict[str, str]:
+    """The environment of an exporter that asks for this token, whatever another one asks for."""
+    usual = {n: v for n, v in os.environ.items() if n not in _INGEST_TOKEN}
+    return usual if token is None else usual | {_INGEST_TOKEN[0]: token}
+
+
+def _start(
+    command: Sequence[str], output: IO[bytes], environment: dict[str, str] | None = None
+) -> subprocess.Popen[bytes]:
     watched = [sys.executable, "-c", _WATCHED, str(os.getpid()), *command]
     return subprocess.Popen(
         watched,
@@ -165,6 +190,7 @@ def _start(command: Sequence[str], output: IO[bytes]) -> subprocess.Popen[bytes]
         stdout=output,
         stderr=subprocess.STDOUT,
         process_group=0,
+        env=environment,
     )
 
 

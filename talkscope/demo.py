@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from talkscope import children
+from talkscope import children, options
 from talkscope.arguments import seconds
 from talkscope.status import Status
 
@@ -23,6 +23,7 @@ def add(commands: Any) -> None:
         "look around; `talkscope bench --start demo` measures it.",
     )
     parser.add_argument("--mode", choices=("unified", "split"), default="unified")
+    options.agent(parser)
     parser.add_argument(
         "--timeout", type=seconds, default=180.0, help="seconds to get ready (%(default)s)"
     )
@@ -33,10 +34,12 @@ def run(told: argparse.Namespace) -> Status:
     """Run until interrupted."""
     with tempfile.TemporaryDirectory(prefix="talkscope-demo-") as name:
         folder = Path(name)
-        options = ["--mode", told.mode]
+        listen = children.with_port("127.0.0.1:0")
+        arguments = ["--mode", told.mode]
+        arguments += ["--agent", f"http://{listen}"] if told.agent else []
         with (
-            children.demo_target(options, folder, told.timeout) as target,
-            children.exporter(exporter_arguments(target), folder) as exporter,
+            children.demo_target(arguments, folder, told.timeout) as target,
+            children.exporter(exporter_arguments(target), folder, listen=listen) as exporter,
         ):
             print(f"OpenTalking:  {target.url}  ({told.mode})")
             print(f"OmniRT:       {target.facts['omnirt']['url']}")

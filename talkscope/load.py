@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from loadgen.load.account import ACCOUNT, LEDGER, TURNS, VISITS, WINDOWS
-from talkscope import children, report, run_file
+from talkscope import children, options, report, run_file
 from talkscope.arguments import http_url, new_folder, positive, seconds
-from talkscope.measured import MeasuredTarget, check_target, measured_target
+from talkscope.measured import MeasuredTarget, check_target, measured_target, run_exporter
 from talkscope.status import CommandError, Status
 
 DESCRIPTION = """\
@@ -70,16 +70,7 @@ def add(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     what = parser.add_argument_group("what to load")
-    what.add_argument(
-        "--target", type=http_url, metavar="URL", help="base URL of a running OpenTalking"
-    )
-    what.add_argument(
-        "--start",
-        choices=("demo",),
-        help="start the real target on loopback with a synthetic model",
-    )
-    what.add_argument("--model", metavar="ID", help="default: the target's default model")
-    what.add_argument("--avatar", metavar="ID", help="default: the target's first avatar")
+    options.target(what, "start the real target on loopback with a synthetic model")
     what.add_argument(
         "--allow-target",
         action="append",
@@ -133,30 +124,14 @@ def add(commands: Any) -> None:
     scale.add_argument("--master-host", metavar="HOST", help="with --worker (127.0.0.1)")
     scale.add_argument("--master-port", type=positive, metavar="PORT", help="(5557)")
     see = parser.add_argument_group("how to see into the target, and results")
-    see.add_argument("--redis", metavar="URL", help="the Redis of a split deployment")
-    see.add_argument(
-        "--log", type=Path, metavar="FILE", help="log of the process that runs the pipeline"
-    )
+    options.sight(see)
+    options.media(see)
     see.add_argument(
         "--exporter",
         type=http_url,
         metavar="URL",
         help="send marks to this exporter instead of one of the run's own; there is no bundle then",
     )
-    see.add_argument(
-        "--exporter-listen",
-        default="127.0.0.1:0",
-        metavar="HOST:PORT",
-        help="where the run's own exporter serves, if workers on other machines must reach it",
-    )
-    see.add_argument(
-        "--candidate-address",
-        action="append",
-        metavar="IP",
-        help="address to offer for media, may be repeated (default: 127.0.0.1 for a loopback "
-        "target, else every interface)",
-    )
-    see.add_argument("--stun", action="append", metavar="URL", help="STUN server (default: none)")
     see.add_argument(
         "--metrics-port",
         type=positive,
@@ -166,12 +141,8 @@ def add(commands: Any) -> None:
     see.add_argument("--web", action="store_true", help="steer the run from Locust's web page")
     see.add_argument("--tester", metavar="NAME", help="for the report")
     see.add_argument("--notes", metavar="TEXT", help="for the report")
-    see.add_argument(
-        "--out", type=Path, metavar="DIR", help="new folder (default: talkscope-run-<time>)"
-    )
-    demo = parser.add_argument_group("with --start demo")
-    demo.add_argument("--mode", choices=("unified", "split"), help="default: unified")
-    demo.add_argument("--demo-options", default="", metavar="'--chunk-ms 300 …'")
+    options.out(see)
+    options.demo(parser)
     parser.add_argument("locust", nargs="*", metavar="-- …", help="options for Locust itself")
     parser.set_defaults(run=run, timeout=300.0)
 
@@ -188,7 +159,8 @@ def run(told: argparse.Namespace) -> Status:
             if told.exporter is not None:
                 return _status(_load(told, target, told.exporter, out))
             bundle = out / "bundle"
-            with _exporter(told, target, bundle, out) as url:
+            arguments = [*target.exporter, "--bundle", str(bundle)]
+            with run_exporter(told, target, arguments, out) as url:
                 ended = _load(told, target, url, out)
                 if not (out / RECORDS / ACCOUNT).exists():
                     raise CommandError(
@@ -265,6 +237,7 @@ def _arguments(told: argparse.Namespace, url: str, exporter: str, records: Path)
     chosen: dict[str, Any] = {
         "--host": url,
         "--exporter": exporter,
+        "--agent-exporter": told.agent_exporter,
         "--records": records,
         "--model": told.model,
         "--avatar": told.avatar,
@@ -298,6 +271,7 @@ def _shared(told: argparse.Namespace) -> list[str]:
         {
             "--stop-timeout": f"{told.stop_timeout:.0f}",
             "--metrics-port": told.metrics_port,
+            "--exporter-token-file": told.exporter_token_file,
             port: told.master_port,
         }
     )
@@ -335,15 +309,6 @@ def _put_away(url: str, records: Path) -> None:
 
 
 # --- the bundle --------------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _exporter(
-    told: argparse.Namespace, target: MeasuredTarget, bundle: Path, out: Path
-) -> Iterator[str]:
-    arguments = [*target.exporter, "--bundle", str(bundle)]
-    with children.exporter(arguments, out, listen=told.exporter_listen) as exporter:
-        yield exporter.url
 
 
 def _complete_bundle(

@@ -9,7 +9,9 @@ import sys
 from datetime import UTC, datetime
 from typing import Any
 
+from talkscope import options
 from talkscope.arguments import http_url, positive
+from talkscope.measured import exporter_token
 from talkscope.status import CommandError, Status
 
 DESCRIPTION = """\
@@ -44,8 +46,14 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--exporter", type=http_url, required=True, metavar="URL", help="where its marks go"
     )
-    parser.add_argument("--model", metavar="ID", help="default: the target's default model")
-    parser.add_argument("--avatar", metavar="ID", help="default: the target's first avatar")
+    parser.add_argument(
+        "--agent-exporter",
+        type=http_url,
+        metavar="URL",
+        help="exporter that the agent inside OpenTalking reports to, if it is another",
+    )
+    options.token(parser)
+    options.session(parser)
     parser.add_argument("--prompt", metavar="TEXT", help="what it types (has a default)")
     parser.add_argument(
         "--every",
@@ -68,13 +76,7 @@ def add(commands: Any) -> None:
         default=("127.0.0.1", 9110),
         help="where it serves its own metrics (127.0.0.1:9110)",
     )
-    parser.add_argument(
-        "--candidate-address",
-        action="append",
-        metavar="IP",
-        help="address to offer for media; may be given several times",
-    )
-    parser.add_argument("--stun", action="append", metavar="URL", help="STUN server")
+    options.media(parser)
     parser.set_defaults(run=run)
 
 
@@ -133,13 +135,17 @@ def run(told: argparse.Namespace) -> Status:
 async def _run(told: argparse.Namespace, config: Any, metrics: Any, port: int) -> None:
     from loadgen.marks import MarksClient
     from loadgen.probe import Probe
+    from loadgen.told import AgentTimestamps
 
     task = asyncio.current_task()
     assert task is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     _say(f"probing {config.url} every {config.every:g} s; metrics on {told.listen[0]}:{port}")
-    async with MarksClient(told.exporter, role="probe") as marks:
-        await Probe(config, marks, metrics, _say).run()
+    async with (
+        MarksClient(told.exporter, role="probe", token=exporter_token(told)) as marks,
+        AgentTimestamps(told.agent_exporter or told.exporter) as first_timestamps,
+    ):
+        await Probe(config, marks, metrics, _say, first_timestamps).run()
 
 
 def _say(line: str) -> None:

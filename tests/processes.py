@@ -56,6 +56,19 @@ def process(
                 child.wait()
 
 
+@contextlib.contextmanager
+def hogs(core: str, count: int) -> Iterator[None]:
+    """So many processes that take a core away from whoever else is on it."""
+    spin = ["taskset", "-c", core, sys.executable, "-c", "while True: pass"]
+    running = [subprocess.Popen(spin) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for hog in running:
+            hog.kill()
+            hog.wait()
+
+
 def program(name: str, package: str) -> str:
     """Path of a program; fails with the way to get it."""
     found = shutil.which(name)

@@ -42,6 +42,13 @@ SHOWN: Final[tuple[Stage, ...]] = (
 )
 """What the account and the live line summarise."""
 
+FOUND: Final[Mapping[Stage, str]] = {
+    stages.PERCEIVED_TTFV: stages.CLIENT_FIRST_TALKING_FRAME,
+    stages.AV_DRIFT: stages.AV_DRIFT.key,
+}
+"""Stages that can be found in several ways, or not at all, and the name under which a turn says so:
+figures of two bases are not the same thing."""
+
 _RECENT_S = 30.0
 _BAD: Final = frozenset({Outcome.FAILED, Outcome.VANISHED, Outcome.NO_MEDIA, Outcome.TIMEOUT})
 
@@ -95,6 +102,9 @@ class Account:
         self.unplaced = 0
         """Arrivals for which there was no worker."""
         self.freezes: int | None = None
+        self.bases: dict[str, Counter[str]] = {stage.key: Counter() for stage in FOUND}
+        self.absent: dict[str, Counter[str]] = {stage.key: Counter() for stage in FOUND}
+        """Catalogue key → how it was found, or why it was not → turns that had an answer."""
         self._values: dict[str, list[float]] = {stage.key: [] for stage in SHOWN}
         self._recent: deque[tuple[float, str, float]] = deque()
         self._files: dict[str, TextIO] = {}
@@ -152,6 +162,8 @@ class Account:
                 if entry["outcome"] in _BAD:
                     self.failures[entry["error"]["message"]] += 1
                 self._observe(entry["values"])
+                if entry["outcome"] not in _BAD:
+                    self._found(entry)
                 froze = entry["values"].get(stages.FREEZES.key)
                 if froze is not None:
                     self.freezes = (self.freezes or 0) + round(froze)
@@ -172,6 +184,13 @@ class Account:
                 self._write(WINDOWS, name, window.to_json())
             case kind:
                 raise ValueError(f"an entry of unknown kind {kind!r}")
+
+    def _found(self, entry: Mapping[str, Any]) -> None:
+        for stage, name in FOUND.items():
+            if stage.key in entry["values"]:
+                self.bases[stage.key][entry["bases"][name]] += 1
+            elif name in entry["absent"]:
+                self.absent[stage.key][entry["absent"][name]] += 1
 
     def _observe(self, values: Mapping[str, float]) -> None:
         now = time.monotonic()
@@ -263,6 +282,8 @@ class Account:
             stages.FREEZES.key: self.freezes,
             "failures": dict(self.failures.most_common()),
             "stages": {stage.key: summary(self.all(stage)) for stage in SHOWN if self.all(stage)},
+            "bases": {key: dict(found) for key, found in self.bases.items() if found},
+            "absent": {key: dict(why.most_common()) for key, why in self.absent.items() if why},
             "losses": self.losses,
             "orphans": [orphan.to_json() for orphan in self.ledger.orphans],
             "workers": {name: _worker(worker) for name, worker in self._sorted()},

@@ -25,8 +25,7 @@ async def put_away(url: str, ledger: Ledger, workers: Iterable[str], why: str) -
                     orphan = f"{why} while it created a session, whose id is not known"
                 else:
                     try:
-                        await client.delete(session, timeout=TIMEOUT_S)
-                        deleted += 1
+                        deleted += await client.delete_again(session, timeout=TIMEOUT_S)
                     except TargetError as error:
                         orphan = f"{why}, and then: {error}"
                 ledger.note(worker, visit, CLOSED, orphan=orphan)

@@ -13,6 +13,7 @@ import locust
 from gevent.pywsgi import WSGIServer
 from locust.env import Environment
 from locust.runners import MasterRunner, Runner, WorkerRunner
+from locust.stats import CSV_STATS_INTERVAL_SEC
 from prometheus_client import make_wsgi_app
 
 from loadgen.errors import TargetError
@@ -29,6 +30,7 @@ from loadgen.target import RunFailedError, UsageError
 
 WRONG_USAGE: Final = 64
 _PORTS_TRIED: Final = 100
+_WRITING_S: Final = 0.2
 _PR_SET_PDEATHSIG: Final = 1
 """prctl(2)."""
 
@@ -56,13 +58,14 @@ def _on_init(environment: Environment, runner: Runner, **_: object) -> None:
     options = environment.parsed_options
     if isinstance(runner, WorkerRunner) and options is not None and options.processes:
         _end_with_parent()
+    local = _local(environment)
     bridge = Bridge()
     master = worker = None
     if not isinstance(runner, WorkerRunner):
         master = MasterNode(environment, runner, bridge)
         _prepare(master, environment)
     if not isinstance(runner, MasterRunner):
-        worker = _worker(environment, runner, bridge)
+        worker = _worker(environment, runner, bridge, local)
     if master is not None:
         master.listen()
 
@@ -74,6 +77,13 @@ def _on_init(environment: Environment, runner: Runner, **_: object) -> None:
             runner.stop()
 
     environment.events.quitting.add_listener(on_quitting)
+    if master is not None and options is not None and options.csv_prefix:
+        environment.events.quit.add_listener(_await_tables)
+
+
+def _await_tables(**_: object) -> None:
+    """Let Locust write its tables once more: they would lack the answers that ended last."""
+    gevent.sleep(CSV_STATS_INTERVAL_SEC + _WRITING_S)
 
 
 def _end_with_parent() -> None:
@@ -101,10 +111,14 @@ def _prepare(master: MasterNode, environment: Environment) -> None:
         environment.shape_class = shape
 
 
-def _worker(environment: Environment, runner: Runner, bridge: Bridge) -> WorkerNode:
-    options = environment.parsed_options
-    local = Local.of(options)
+def _local(environment: Environment) -> Local:
+    try:
+        return Local.of(environment.parsed_options)
+    except SettingsError as error:
+        _refuse(str(error), WRONG_USAGE)
 
+
+def _worker(environment: Environment, runner: Runner, bridge: Bridge, local: Local) -> WorkerNode:
     def fire(scenario: str, name: str, milliseconds: float, error: Exception | None) -> None:
         environment.events.request.fire(
             request_type=scenario,

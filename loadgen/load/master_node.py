@@ -88,6 +88,7 @@ class MasterNode:
             decode_fraction=settings.decode_fraction,
             turn_timeout=settings.turn_timeout,
             exporter=settings.exporter,
+            agent_exporter=settings.agent_exporter,
             open_model=settings.arrivals is not None,
             seed=settings.seed,
         )

@@ -49,6 +49,7 @@ def closing(account: Account, content: Mapping[str, Any]) -> list[str]:
             unit = "ms" if stage.key.endswith("_ms") else ""
             figures = "  ".join(f"{name} {told[name]:.0f}" for name in ("p50", "p95", "p99", "max"))
             lines.append(f"  {stage.title:18} {figures} {unit} (n {told['n']})")
+        lines += _found(stage, content)
     failures = list(content["failures"].items())
     lines += [f"  {count} × {message}" for message, count in failures[:_WORST_SHOWN]]
     if len(failures) > _WORST_SHOWN:
@@ -63,6 +64,17 @@ def closing(account: Account, content: Mapping[str, Any]) -> list[str]:
         reasons = ", ".join(f"{flag} in {n} windows" for flag, n in verdict["reasons"].items())
         lines.append(f"  {reasons}, of {verdict['windows']}")
         lines.append(f"  advice: {verdict['advice']}")
+    return lines
+
+
+def _found(stage: Stage, content: Mapping[str, Any]) -> list[str]:
+    """How a stage was found, and why it was not in some turns."""
+    found, absent = (content[what].get(stage.key, {}) for what in ("bases", "absent"))
+    bases = ", ".join(f"{basis} ({turns})" for basis, turns in found.items())
+    lines = [f"    by: {bases}"] if bases else []
+    for why, turns in list(absent.items())[:_WORST_SHOWN]:
+        name = "" if found else f"{stage.title}: "
+        lines.append(f"    {name}not measured in {turns} turns: {why}")
     return lines
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import urlsplit
 
+from loadgen import exporter_token
 from loadgen.load.arrivals import ArrivalsError, parse
 from loadgen.loopback import is_loopback
 from loadgen.scenario import ScenarioError, Source
@@ -97,6 +98,18 @@ def add_arguments(parser: Any) -> None:
         help="exporter that gets every viewer's marks, so that one trace a turn reaches it",
     )
     add(
+        exporter_token.FLAG,
+        exporter_token.FILE_VARIABLE,
+        metavar="FILE",
+        help="file with the token that the exporter asks for, on every machine its own",
+    )
+    add(
+        "--agent-exporter",
+        "TALKSCOPE_AGENT_EXPORTER",
+        metavar="URL",
+        help="exporter that the agent inside OpenTalking reports to, if not the same",
+    )
+    add(
         "--records",
         "TALKSCOPE_RECORDS",
         metavar="DIR",
@@ -144,15 +157,24 @@ class Local:
     stun_urls: tuple[str, ...]
     metrics_host: str
     metrics_port: int
+    exporter_token: str | None = field(repr=False)
 
     @classmethod
     def of(cls, told: Any) -> Self:
-        """From the parsed command line, before Locust overwrites it with the master's."""
+        """From the parsed command line, before Locust overwrites it with the master's.
+
+        Raises SettingsError.
+        """
+        try:
+            token = exporter_token.read(told.exporter_token_file, os.environ)
+        except exporter_token.TokenError as error:
+            raise SettingsError(str(error)) from error
         return cls(
             tuple(told.candidate_address) if told.candidate_address else None,
             tuple(told.stun or ()),
             told.metrics_host,
             told.metrics_port,
+            token,
         )
 
 
@@ -170,6 +192,7 @@ class Settings:
     decode_fraction: float
     turn_timeout: float
     exporter: str | None
+    agent_exporter: str | None
     records: Path | None
     seed: int
 
@@ -209,6 +232,7 @@ class Settings:
             decode_fraction=told.decode_fraction,
             turn_timeout=told.turn_timeout,
             exporter=told.exporter,
+            agent_exporter=told.agent_exporter or told.exporter,
             records=_new_folder(told.records),
             seed=seed,
         )
@@ -263,6 +287,7 @@ class Setup:
     decode_fraction: float
     turn_timeout: float
     exporter: str | None
+    agent_exporter: str | None
     open_model: bool
     seed: int
 

@@ -23,6 +23,7 @@ from loadgen.opentalking import OpenTalking
 from loadgen.result import TurnResult
 from loadgen.scenario import Scenario
 from loadgen.session import Session, SessionConfig, SessionReport
+from loadgen.told import FirstTimestampsOf
 
 ATTEMPTS: Final = 4
 """How often a session that is refused with 429 or 503 is asked for before the visit fails."""
@@ -88,6 +89,8 @@ class Surroundings:
     """How the sessions of a scenario are made."""
     ending: asyncio.Event
     """Set when the run is about to end: visits then leave after the turn that is running."""
+    first_timestamps: FirstTimestampsOf | None = None
+    """As in `Session`."""
 
 
 class Visit:
@@ -148,6 +151,7 @@ class Visit:
                 self._around.marks,
                 on_queued=self._observer.queued,
                 on_created=self._observer.created,
+                first_timestamps=self._around.first_timestamps,
             )
             self._observer.requested()
             asked = time.monotonic()

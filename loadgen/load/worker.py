@@ -35,6 +35,7 @@ from loadgen.opentalking import OpenTalking
 from loadgen.result import TurnResult
 from loadgen.scenario import Scenario, WeightedCycle
 from loadgen.session import SessionConfig, SessionLimits, SessionReport
+from loadgen.told import AgentTimestamps
 from loadgen.turn import TurnLimits
 
 ROLE: Final = "load"
@@ -202,13 +203,20 @@ class _Failure(Exception):  # noqa: N818 (Locust prints the class's name: it is 
 class _Inside:
     """The worker's part that lives in the event loop, for one run."""
 
-    def __init__(self, around: Surroundings, health: Health, marks: MarksClient | None) -> None:
+    def __init__(
+        self,
+        around: Surroundings,
+        health: Health,
+        marks: MarksClient | None,
+        told: AgentTimestamps | None,
+    ) -> None:
         self.around = around
         self.health = health
         self.ending = around.ending
         self.cut_off = 0
         self.never_begun = 0
         self._marks = marks
+        self._told = told
         self._sampling = asyncio.create_task(health.run())
 
     @classmethod
@@ -222,7 +230,9 @@ class _Inside:
         marks: MarksClient | None = None
         sink: MarkSink = NullSink()
         if setup.exporter:
-            sink = marks = await MarksClient(setup.exporter, role=ROLE).__aenter__()
+            client = MarksClient(setup.exporter, role=ROLE, token=local.exporter_token)
+            sink = marks = await client.__aenter__()
+        told = AgentTimestamps(setup.agent_exporter) if setup.agent_exporter else None
         rng = random.Random(setup.seed)
         around = Surroundings(
             client=OpenTalking(setup.url),
@@ -230,12 +240,13 @@ class _Inside:
             admission=Admission(sessions=setup.max_sessions, ramp=setup.max_ramp),
             config=lambda scenario: _session_config(scenario, setup, local, rng),
             ending=asyncio.Event(),
+            first_timestamps=told,
         )
 
         def on_window(window: Window) -> None:
             emit({"kind": "window", "scenario": "", **window.to_json()})
 
-        return cls(around, Health(sessions, receive_load().take, on_window), marks)
+        return cls(around, Health(sessions, receive_load().take, on_window), marks, told)
 
     def limit(self, setup: Setup) -> None:
         """The worker's share of the limits has changed."""
@@ -246,6 +257,8 @@ class _Inside:
         self._sampling.cancel()
         await asyncio.gather(self._sampling, return_exceptions=True)
         await self.around.client.close()
+        if self._told is not None:
+            await self._told.close()
         if self._marks is None:
             return 0
         await self._marks.close()

@@ -26,6 +26,7 @@ from loadgen.media.onset import (
     by_size,
     by_timestamp,
     why_no_number,
+    why_no_size,
 )
 from loadgen.media.packed import PackedRecords
 from loadgen.media.packets import (
@@ -70,6 +71,8 @@ class SessionMedia:
     nacks: int | None
     """Requests for missing packets and for key frames; None where aiortc sends them."""
     plis: int | None
+    numbered: bool
+    """Whether a decoded picture showed a frame number."""
 
 
 class _Counted:
@@ -159,6 +162,7 @@ class MediaMeter:
         self._turn_freezes: list[Freeze] = []
         self._frames = PackedRecords(FRAME_LAYOUT, Frame)
         self._numbers: dict[int, int | None] = {}
+        self._numbered = False
         self._decoding = decoding
         self._sounds = PackedRecords(SOUND_LAYOUT, Sound)
 
@@ -239,6 +243,7 @@ class MediaMeter:
     def on_decoded(self, rtp_timestamp: int, number: int | None) -> None:
         """Take one decoded frame: its 32-bit RTP timestamp, and the number it shows, if any."""
         self._numbers[self.pictures.extend_timestamp(rtp_timestamp)] = number
+        self._numbered = self._numbered or number is not None
 
     def expire(self, now: float) -> bool:
         """Give up packets that have been missing for too long; return whether there were any."""
@@ -291,6 +296,7 @@ class MediaMeter:
             longest_gap_s=self._freezes.longest_gap,
             nacks=None if self._decoding else self.nacks,
             plis=None if self._decoding else self.plis,
+            numbered=self._numbered,
         )
 
     def end_turn(self, told: FirstTimestamps | None = None) -> Speech:
@@ -334,7 +340,9 @@ class MediaMeter:
             return Onset(frame, Basis.DECODED_BARCODE)
         why_not = why_no_number(frames, self._numbers, self._begin, self._decoding)
         if self.first_audio is not None:
-            frame = by_size(frames, self._begin, self.first_audio)
+            assert self.last_audio is not None
+            frame = by_size(frames, self._begin, self.first_audio, self.last_audio)
             if frame is not None:
                 return Onset(frame, Basis.FRAME_SIZES)
+            why_not = f"{why_not}; {why_no_size(frames, self._begin, self.first_audio)}"
         return Onset(None, Basis.CHANGE_ONLY, why_not)

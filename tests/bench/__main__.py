@@ -15,6 +15,7 @@ from tests.bench import (
     exporter_events,
     exporter_load,
     loadgen_knee,
+    loadgen_selfcheck,
     report_million,
 )
 from tests.bench.measurement import Measurement
@@ -34,7 +35,9 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     bench_loadgen.FLAT: bench_loadgen.flat,
     bench_loadgen.RSS: bench_loadgen.rss,
     bench_drift.NAME: bench_drift.run,
-    loadgen_knee.NAME: loadgen_knee.run,
+    loadgen_knee.MOCK: loadgen_knee.mock,
+    loadgen_knee.WAV2LIP: loadgen_knee.wav2lip,
+    loadgen_selfcheck.NAME: loadgen_selfcheck.run,
     report_million.BUNDLE: report_million.bundle,
     report_million.WINDOW: report_million.window,
 }

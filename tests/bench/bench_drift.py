@@ -1,7 +1,8 @@
-"""How well injected A/V drift is read back without decoding.
+"""How well injected A/V drift is read back.
 
-Sender and receiver share a process: it is the reading that is measured, and the injected drift
-is known to the microsecond of the sender's schedule.
+On a synthetic sender, clean and impaired: it and the receiver share a process, and the injected
+drift is known to the microsecond of the sender's schedule. On the real OpenTalking a relay delivers
+one medium late (`drift_real`), and the first talking frame is known in each way there is.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from loadgen.media.meter import MediaMeter
 from loadgen.media.onset import FirstTimestamps
 from loadgen.media.peer import Peer, warm_up
 from loadgen.media.speech import Drift
+from tests.bench import drift_real
+from tests.bench.drift_real import RealReading
 from tests.bench.measurement import Measurement
 from tests.loadgen.sender import Options, SyntheticSender, small_media
 
@@ -79,19 +82,38 @@ async def skewed(sender: SyntheticSender, seconds: float = SKEW_S) -> Drift:
     return await read(sender, Options(audio_ppm=SKEW_PPM, speeches=((1.0, seconds),)), True)
 
 
-async def _measure() -> tuple[list[Reading], list[Reading], list[Reading], Drift]:
+@dataclass(frozen=True)
+class _Readings:
+    """Everything that was read."""
+
+    clean: list[Reading]
+    impaired: list[Reading]
+    untold: list[Reading]
+    skew: Drift
+    agent: list[RealReading]
+    picture: list[RealReading]
+    sizes: list[RealReading]
+
+
+async def _measure(where: drift_real.Deployment) -> _Readings:
     await warm_up(decode=False)
     async with SyntheticSender(small_media()) as sender:
         skew = asyncio.create_task(skewed(sender))
-        clean = await steps(sender, Options())
-        impaired = await steps(sender, IMPAIRED)
-        untold = await steps(sender, Options(), told=False)
-        return clean, impaired, untold, await skew
+        return _Readings(
+            clean=await steps(sender, Options()),
+            impaired=await steps(sender, IMPAIRED),
+            untold=await steps(sender, Options(), told=False),
+            agent=await drift_real.by_agent(where, STEPS_MS),
+            picture=await drift_real.by_picture(where, STEPS_MS),
+            sizes=await drift_real.by_sizes(where, STEPS_MS),
+            skew=await skew,
+        )
 
 
 def run() -> Measurement:
-    """Read all steps, clean and impaired, and the skew."""
-    clean, impaired, untold, skew = asyncio.run(_measure())
+    """Read all steps on both senders, and the skew."""
+    with drift_real.deployment() as where:
+        read = asyncio.run(_measure(where))
 
     def worst(readings: list[Reading]) -> float:
         return max(r.error_ms for r in readings)
@@ -99,26 +121,44 @@ def run() -> Measurement:
     def worst_onset(readings: list[Reading]) -> float:
         return max(abs((r.drift.onset_ms or 0.0) - r.injected_ms) for r in readings)
 
+    def worst_real(readings: list[RealReading]) -> float:
+        return max(abs(r.median_ms - r.injected_ms) for r in readings)
+
+    untold, sizes = worst(read.untold), worst_real(read.sizes)
     expected = -SKEW_PPM * 60e-3
-    assert skew.slope_ms_per_min is not None
+    assert read.skew.slope_ms_per_min is not None
     return Measurement(
         name=NAME,
-        value=max(worst(clean), worst(impaired)),
+        value=max(worst_real(read.agent), worst(read.clean), worst(read.impaired)),
         unit="ms, worst error of a speech's median drift",
         better="lower",
-        peer="the same without the agent's timestamps (basis: change only)",
-        peer_value=worst(untold),
+        peer="the synthetic sender without the agent's timestamps (basis: change only)",
+        peer_value=untold,
         conditions={
-            "injected": f"{STEPS_MS[0]} to {STEPS_MS[-1]} ms in {len(STEPS_MS)} steps, clean and "
-            "under 2 % loss with 5 % of packets 10 ms out of order",
-            "sender": "synthetic, in the same process; basis: the agent's RTP timestamps",
-            "speech": f"{SPEECH_S:.0f} s; with skew {SKEW_S:.0f} s of {SKEW_PPM:.0f} ppm",
+            "injected": f"{STEPS_MS[0]} to {STEPS_MS[-1]} ms in {len(STEPS_MS)} steps; on the "
+            "synthetic sender clean and under 2 % loss with 5 % of packets 10 ms out of order",
+            "real OpenTalking": f"unified mode, model {drift_real.MODEL} on a synthetic runtime, "
+            "with the agent; a UDP relay on loopback delivers the RTP of one medium late, one "
+            "speech a step, the first of each session left out",
+            "read on it": "; ".join(
+                f"{name}: " + ", ".join(f"{r.median_ms:+.1f}" for r in readings)
+                for name, readings in (
+                    ("agent", read.agent),
+                    ("decoded", read.picture),
+                    (f"sizes ({len(read.sizes)} found)", read.sizes),
+                )
+            ),
+            "synthetic sender": "in the same process; basis: the agent's RTP timestamps; a speech "
+            f"has {SPEECH_S:.0f} s, with skew {SKEW_S:.0f} s of {SKEW_PPM:.0f} ppm",
+            "peer of the real rows": "frame sizes: neither the agent nor decoding",
         },
         figures={
-            "worst error, clean": (worst(clean), worst(untold), "ms"),
-            "worst error, loss and reordering": (worst(impaired), worst(untold), "ms"),
-            "worst error of the onset, clean": (worst_onset(clean), worst(untold), "ms"),
-            "worst error of the onset, impaired": (worst_onset(impaired), worst(untold), "ms"),
-            "slope (peer: injected)": (skew.slope_ms_per_min, expected, "ms a minute"),
+            "real OpenTalking, basis agent": (worst_real(read.agent), sizes, "ms"),
+            "real OpenTalking, basis decoded": (worst_real(read.picture), sizes, "ms"),
+            "synthetic, clean": (worst(read.clean), untold, "ms"),
+            "synthetic, loss and reordering": (worst(read.impaired), untold, "ms"),
+            "synthetic, onset, clean": (worst_onset(read.clean), untold, "ms"),
+            "synthetic, onset, impaired": (worst_onset(read.impaired), untold, "ms"),
+            "slope (peer: injected)": (read.skew.slope_ms_per_min, expected, "ms a minute"),
         },
     )

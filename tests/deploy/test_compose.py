@@ -15,6 +15,7 @@ import yaml
 from exporter import config as exporter_config
 from exporter.agent import running, settings
 from grafana.__main__ import DATASOURCE
+from loadgen import exporter_token
 from tests.deploy import composed
 from tests.deploy.programs import DEMO, LOCUST, PROBE, unknown_options
 from tests.processes import ROOT
@@ -231,6 +232,14 @@ def test_the_exporter_accepts_its_environment(stack, tmp_path):
     assert told.target == "http://host.docker.internal:8000"
     assert (told.ingest_token is not None) == ("token" in stack)
     assert (told.redis is not None) == ("redis" in stack)
+
+
+@pytest.mark.parametrize("name", ["probe", "locust-worker"])
+def test_who_sends_marks_has_the_token_that_the_exporter_asks_for(name):
+    services = STACKS["ingest-token"]["services"]
+    path = services[name]["environment"][exporter_token.FILE_VARIABLE]
+    assert path == services["exporter"]["environment"]["TALKSCOPE_INGEST_TOKEN_FILE"]
+    assert Path(path).name in services[name]["secrets"]
 
 
 PROGRAMS = {

@@ -12,6 +12,7 @@ import pytest
 import redis
 
 from exporter import stages, upstream
+from loadgen.media.onset import Basis
 from tests.e2e.conftest import attach, bench, counters, running, session_state
 from tests.processes import wait_until
 
@@ -100,7 +101,7 @@ def test_warmup_and_measured_turns_are_kept_apart(run):
 def test_the_session_is_gone(run, target):
     done, _ = run
     [session] = {turn["session"] for turn in done.turns}
-    wait_until(lambda: session_state(target, session) in {"closing", "closed"}, "the session's end")
+    wait_until(lambda: session_state(target, session) == "closed", "the session's end")
 
 
 def test_our_figures_are_those_of_speech_timing(run):
@@ -156,7 +157,7 @@ def test_the_report_says_what_was_real(run):
 def demo(tmp_path_factory):
     """With --start demo the bench owns the target."""
     out = tmp_path_factory.mktemp("start") / "out"
-    options = ["--start", "demo", "--repeat", "1", "--tester", "test"]
+    options = ["--start", "demo", "--agent", "--repeat", "1", "--tester", "test"]
     return bench(out, *options, "--demo-options", "--llm-text 'Hello there.'")
 
 
@@ -179,6 +180,13 @@ def test_without_a_driver_the_report_says_no_accelerator(demo):
     assert demo.result["memory"] == {"scope": None, "device": None}
 
 
+def test_with_the_agent_its_timestamps_pair_picture_and_sound(demo):
+    [turn] = demo.measured
+    assert turn["bases"][stages.CLIENT_FIRST_TALKING_FRAME] == Basis.AGENT
+    assert turn["drift"]["basis"] == Basis.AGENT
+    assert turn["mark_sources"][stages.TTS_FIRST_PCM] == "agent"
+
+
 def test_nothing_of_the_demo_is_left(demo):
     facts = json.loads((demo.out / "target" / "target.json").read_text())
     for part in ("opentalking", "omnirt", "provider"):
@@ -190,8 +198,11 @@ def test_without_its_switches_the_target_shows_less_and_the_report_says_so(tmp_p
     """No timing event and no log: client figures stay, the others say what they need."""
     options = ("--no-benchmark-timing", "--llm-text", "Hello there.")
     with running(tmp_path / "target", "unified", *options) as target:
+        (tmp_path / "token").write_text("s3cret")
         done = bench(
-            tmp_path / "out", "--target", target.url, "--model", "wav2lip", "--repeat", "1"
+            tmp_path / "out",
+            *("--target", target.url, "--model", "wav2lip", "--repeat", "1"),
+            *("--exporter-token-file", str(tmp_path / "token")),
         )
     assert done.status == 0, done.stderr
     [turn] = done.measured

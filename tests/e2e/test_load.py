@@ -7,6 +7,7 @@ no doing of the test's is repeated.
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import signal
@@ -28,7 +29,7 @@ from loadgen.load.account import ACCOUNT, LEDGER
 from report import bundle as bundles
 from tests import namespaces
 from tests.e2e.conftest import SHORT_ANSWER, running, session_state
-from tests.processes import ROOT, free_port, wait_until
+from tests.processes import ROOT, free_port, hogs, wait_until
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
@@ -36,6 +37,7 @@ MODEL = "wav2lip"
 GOOD, FAILED, INVALID = 0, 1, 3
 TRIES = 3
 CORE = "0"
+PAGE, TABLES = "load.html", "load"
 
 SCENARIOS = """
 scenarios:
@@ -107,12 +109,12 @@ def command(target, scenario, out, *options):
 
 
 def left_on(target, sessions):
-    """Sessions that the target still has; closing one takes it a moment.
+    """Sessions that the target still has.
 
-    One that is deleted while it waits stays `closing` for ever in OpenTalking 0.1.0.
+    It closes them one after the other, and each takes it a second or two while it speaks.
     """
     deadline = time.monotonic() + 60
-    while left := {s for s in sessions if session_state(target, s) not in ("closed", "closing")}:
+    while left := {s for s in sessions if session_state(target, s) != "closed"}:
         if time.monotonic() > deadline:
             return left
         time.sleep(0.1)
@@ -144,9 +146,13 @@ def started(target, scenario, folder, *options):
 
 @pytest.fixture(scope="module")
 def good(unified, scenario, tmp_path_factory) -> Running:
-    """A run of three viewers that the generator kept up with."""
+    """A run of three viewers that the generator kept up with, its exporter closed to others."""
     for _ in range(TRIES):
-        with started(unified, scenario, tmp_path_factory.mktemp("good"), *RUN) as (child, run):
+        folder = tmp_path_factory.mktemp("good")
+        (folder / "token").write_text("s3cret")
+        token = ("--exporter-token-file", str(folder / "token"))
+        own = ("--", "--html", str(folder / PAGE), "--csv", str(folder / TABLES))
+        with started(unified, scenario, folder, *RUN, *token, *own) as (child, run):
             child.wait(120)
         if child.returncode != INVALID:
             break
@@ -190,24 +196,11 @@ def test_the_bundle_holds_every_turn_of_every_viewer_and_can_be_read_again(good)
     assert f"({completed} completed" in told.stdout
 
 
-@contextlib.contextmanager
-def hogs(count):
-    """Processes that take the generator's core away."""
-    spin = ["taskset", "-c", CORE, sys.executable, "-c", "while True: pass"]
-    running = [subprocess.Popen(spin) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for hog in running:
-            hog.kill()
-            hog.wait()
-
-
 def test_a_generator_that_lost_its_core_voids_its_run_and_says_what_it_needs(
     unified, scenario, tmp_path, good
 ):
     with started(unified, scenario, tmp_path, *RUN) as (child, run):
-        with hogs(4):
+        with hogs(CORE, 4):
             wait_until(lambda: run.ended or child.poll() is not None, "the end of the run", 90)
         child.wait(60)
     assert child.returncode == INVALID, run.stderr
@@ -231,6 +224,22 @@ def test_ctrl_c_in_the_middle_leaves_no_session_and_an_account(unified, scenario
     assert run.account["turns_cut_off"] >= 1, run.stderr
     assert run.account["orphans"] == []
     assert left_on(unified, run.sessions) == set()
+
+
+def test_locusts_own_page_and_tables_count_what_the_account_counts(good):
+    folder = good.log.parent
+    with (folder / f"{TABLES}_stats.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["Type"]]
+    counted: Counter[str] = Counter()
+    for row in rows:
+        counted[row["Name"]] += int(row["Request Count"])
+        assert row["Failure Count"] == "0"
+    told = good.account["stages"]
+    stages_of_turns = (stages.PERCEIVED_TTFA, stages.PERCEIVED_TTFV, stages.TURN_COMPLETION)
+    for stage in (stages.SESSION_CREATE, *stages_of_turns):
+        assert counted[stage.key] == told[stage.key]["n"]
+    assert {row["Type"] for row in rows} == {"chat", "voice"}
+    assert stages.PERCEIVED_TTFV.key in (folder / PAGE).read_text()
 
 
 @contextlib.contextmanager

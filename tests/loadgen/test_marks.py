@@ -30,6 +30,7 @@ class Exporter(ThreadingHTTPServer):
         self.fail = []
         self.clock_ahead = 0.0
         self.drop_answers = 0
+        self.token = None
         self._seen = set()
 
     @property
@@ -53,6 +54,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         batch = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        token = self.server.token
+        if token is not None and self.headers["authorization"] != f"Bearer {token}":
+            self._answer(401, {"error": "send the configured token"})
+            return
         if self.server.fail:
             self._answer(*self.server.fail.pop(0))
             return
@@ -249,3 +254,19 @@ def test_records_after_the_end_are_counted():
 
 def test_without_an_exporter_records_go_nowhere():
     NullSink().send(event(1))
+
+
+def test_an_exporter_that_asks_for_a_token_is_given_it():
+    with exporting() as exporter:
+        exporter.token = "s3cret"
+        delivery = send(exporter.url, [event(1)], token="s3cret").delivery
+        assert (delivery.accepted, delivery.lost) == (1, 0)
+
+
+def test_without_its_token_everything_is_lost_and_the_reason_told():
+    with exporting() as exporter:
+        exporter.token = "s3cret"
+        delivery = send(exporter.url, [event(1), event(2)]).delivery
+    assert (delivery.accepted, delivery.refused, delivery.lost) == (0, 2, 2)
+    assert "HTTP 401" in delivery.last_error
+    assert "s3cret" not in delivery.last_error

@@ -56,3 +56,37 @@ def unreachable(request):
 )
 def test_nothing_is_told(answer):
     assert ask(answer) is None
+
+
+def conversation(*answers):
+    """What is told when the exporter's answers are these, the last one for ever, and how many."""
+    left = list(answers)
+    asked = []
+
+    def answer(request):
+        asked.append(request)
+        return (left.pop(0) if len(left) > 1 else left[0])(request)
+
+    async def run():
+        async with AgentTimestamps("http://exporter", httpx.MockTransport(answer)) as told:
+            return [await told("sess_1", 5.0) for _ in range(2)]
+
+    return asyncio.run(run()), len(asked)
+
+
+def test_a_known_agent_is_given_the_time_to_tell():
+    told, asked = conversation(speech(4.8), speech(60.0), speech(60.0), speech(4.9))
+    assert told == [FirstTimestamps(7, 9)] * 2
+    assert asked == 4
+
+
+def test_nobody_waits_where_no_agent_has_ever_told():
+    told, asked = conversation(lambda _: httpx.Response(404))
+    assert told == [None, None]
+    assert asked == 2
+
+
+def test_an_exporter_that_does_not_answer_is_left_alone_for_a_while():
+    told, asked = conversation(unreachable)
+    assert told == [None, None]
+    assert asked == 1

@@ -42,7 +42,12 @@ def test_version(capsys):
         (["bench"], "give either --target URL or --start demo"),
         (["bench", "--target", "http://x", "--start", "demo"], "give either --target"),
         (["bench", "--target", "http://x", "--mode", "split"], "go with --start demo"),
+        (["bench", "--target", "http://x", "--agent"], "go with --start demo"),
         (["bench", "--start", "demo", "--redis", "redis://x"], "go with --target"),
+        (
+            ["load", "--target", "http://x", "--exporter-token-file", "/nowhere"],
+            "--exporter-token-file: cannot read /nowhere",
+        ),
         (["bench", "--target", "http://x", "--log", "/nowhere"], "--log /nowhere is not a file"),
         (["bench", "--target", "http://x", "--repeat", "0"], "'0' is not a whole number from 1"),
         (["bench", "--target", "http://x", "--timeout", "soon"], "'soon' is not a number"),

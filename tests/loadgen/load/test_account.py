@@ -12,6 +12,7 @@ from exporter.stages import Outcome
 from loadgen.load import progress
 from loadgen.load.account import ACCOUNT, TURNS, Account, End
 from loadgen.load.ledger import Ledger
+from loadgen.media.onset import Basis
 from tests.loadgen.load.test_verdict import BAD, GOOD
 
 TTFA = stages.PERCEIVED_TTFA.key
@@ -28,6 +29,8 @@ def turn(outcome=Outcome.COMPLETED, message=None, **values):
         "outcome": outcome,
         "error": {"code": "X", "message": message} if message else None,
         "values": values,
+        "bases": {DRIFT: Basis.AGENT} if DRIFT in values else {},
+        "absent": {},
     }
 
 
@@ -175,3 +178,15 @@ def test_the_closing_lines_name_failures_losses_orphans_and_advice(account):
     assert "orphan: session of unknown id may still be on the target: target gone" in text
     assert "verdict: invalid: generator saturated" in text
     assert "advice: add 1 worker" in text
+
+
+def test_how_a_figure_was_found_and_why_it_was_not_are_told(account):
+    still = turn() | {"absent": {DRIFT: "the picture stands still"}}
+    failed = turn(Outcome.FAILED, "down") | {"absent": {DRIFT: "the turn ended as failed"}}
+    report(account, "a", 0, turn(**{DRIFT: 1.0}), still, still, failed)
+    told = account.to_json()
+    assert told["bases"] == {DRIFT: {Basis.AGENT: 1}}
+    assert told["absent"] == {DRIFT: {"the picture stands still": 2}}
+    lines = progress.closing(account, told)
+    assert "    by: agent's RTP timestamps (1)" in lines
+    assert "    not measured in 2 turns: the picture stands still" in lines

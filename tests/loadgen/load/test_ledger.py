@@ -59,6 +59,16 @@ def test_what_a_lost_worker_left_is_deleted():
     assert ledger.orphans == []
 
 
+def test_what_a_lost_worker_had_deleted_itself_is_let_be():
+    """OpenTalking would show a session that is deleted twice as `closing` for ever."""
+    ledger = Ledger()
+    opened(ledger, "lost")
+    with running(states=["closed"]) as standin:
+        assert asyncio.run(put_away(standin.url, ledger, ["lost"], "lost")) == 0
+    assert standin.deleted == 0
+    assert ledger.orphans == []
+
+
 def test_what_cannot_be_deleted_is_listed_with_both_reasons():
     ledger = Ledger()
     opened(ledger)

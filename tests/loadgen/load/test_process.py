@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 
 import pytest
 
+from exporter import stages
 from loadgen.load.account import ACCOUNT
 from tests.loadgen.standin import SESSION, running
 from tests.processes import ROOT, wait_until
@@ -62,6 +65,7 @@ def test_the_process_starts_itself_again_with_threads_left_alone(tmp_path):
         (["--host", NOWHERE, "--scenario", "none.yaml"], {}, 64, "none.yaml: no such file"),
         (["--host", NOWHERE, "--arrivals", "poisson:0"], {}, 64, "the rate is not a number"),
         (["--host", NOWHERE, "-u", "501"], {}, 64, "--users 501 is more than --max-sessions"),
+        (["--host", NOWHERE, "--exporter-token-file", "none"], {}, 64, "cannot read none"),
         (["--host", NOWHERE], {}, 1, f"nothing answers at {NOWHERE}"),
     ],
 )
@@ -158,3 +162,28 @@ def test_a_target_that_goes_away_leaves_its_session_named(tmp_path, scenario):
     orphans = json.loads((records / ACCOUNT).read_text())["orphans"]
     assert SESSION in {orphan["session"] for orphan in orphans}, log
     assert f"orphan: session {SESSION} may still be on the target" in log
+
+
+def test_locusts_own_page_and_tables_have_a_row_for_every_stage(tmp_path, scenario):
+    page, tables, records = tmp_path / "load.html", tmp_path / "load", tmp_path / "records"
+    with running() as standin:
+        command = [*PLAIN, "--host", standin.url, "--scenario", scenario, "--run-time", "5s"]
+        command += ["--stop-timeout", "10", "--records", str(records)]
+        done = ended([*command, "--html", str(page), "--csv", str(tables)])
+    assert done.returncode in (0, 3), done.stderr
+    turns = json.loads((records / ACCOUNT).read_text())["turns"]["completed"]
+    with (tmp_path / "load_stats.csv").open() as file:
+        rows = {row["Name"]: row for row in csv.DictReader(file)}
+    assert rows[stages.SESSION_CREATE.key]["Request Count"] == "1"
+    shown = re.findall(
+        r'"name": "([a-z_]+)", "num_failures": 0, "num_requests": (\d+)', page.read_text()
+    )
+    assert dict(shown) == {name: row["Request Count"] for name, row in rows.items() if row["Type"]}
+    for stage in (stages.PERCEIVED_TTFA, stages.TURN_COMPLETION):
+        assert rows[stage.key]["Type"] == "a"
+        assert int(rows[stage.key]["Request Count"]) == turns >= 1
+        assert rows[stage.key]["Failure Count"] == "0"
+    written = {path.name for path in tmp_path.glob("load_*")}
+    assert written == {
+        f"load_{name}.csv" for name in ("stats", "stats_history", "failures", "exceptions")
+    }

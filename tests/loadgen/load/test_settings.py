@@ -116,6 +116,7 @@ def test_a_setup_survives_its_way_to_a_worker():
         decode_fraction=0.1,
         turn_timeout=60.0,
         exporter=None,
+        agent_exporter=None,
         open_model=True,
         seed=1,
     )
@@ -129,3 +130,22 @@ def test_addresses_and_ports_are_each_process_own():
     local = Local.of(told("--candidate-address", "10.0.0.1", "--metrics-port", "9120"))
     assert (local.addresses, local.metrics_port) == (("10.0.0.1",), 9120)
     assert Local.of(told()).addresses is None
+
+
+def test_each_process_reads_its_own_token(tmp_path, monkeypatch):
+    file = tmp_path / "token"
+    file.write_text("s3cret\n")
+    local = Local.of(told("--exporter-token-file", str(file)))
+    assert local.exporter_token == "s3cret"
+    assert "s3cret" not in repr(local)
+    monkeypatch.setenv("TALKSCOPE_TOKEN", "t0ken")
+    assert Local.of(told()).exporter_token == "t0ken"
+    with pytest.raises(SettingsError, match="give one of them"):
+        Local.of(told("--exporter-token-file", str(file)))
+
+
+def test_the_agents_exporter_is_the_run_s_unless_told_otherwise():
+    assert settings().agent_exporter is None
+    assert settings("--exporter", "http://e:1").agent_exporter == "http://e:1"
+    chosen = settings("--exporter", "http://e:1", "--agent-exporter", "http://a:1")
+    assert (chosen.exporter, chosen.agent_exporter) == ("http://e:1", "http://a:1")
