@@ -194,6 +194,13 @@ def _parser() -> argparse.ArgumentParser:
         help="offered for media; another one than 127.0.0.1 is for network namespaces of this "
         "machine (%(default)s)",
     )
+    parser.add_argument(
+        "--ca-bundle",
+        type=_file,
+        metavar="FILE",
+        help="certificates that OpenTalking's HTTP clients trust. They read them for every request "
+        "to the language model and the voice: certifi's take 20 ms of processor time (default)",
+    )
     add_arguments(parser, ProviderKnobs)
     add_arguments(parser, RuntimeKnobs)
     return parser
@@ -221,6 +228,13 @@ def _ipv4(text: str) -> str:
         return str(ipaddress.IPv4Address(text))
     except ValueError:
         raise argparse.ArgumentTypeError("must be an IPv4 address") from None
+
+
+def _file(text: str) -> Path:
+    path = Path(text).resolve()
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"{text} is not a file")
+    return path
 
 
 def _even(low: int, high: int) -> Callable[[str], int]:
@@ -252,6 +266,7 @@ def main() -> int:
             runtime=from_arguments(RuntimeKnobs, options),
             agent=options.agent,
             media_address=options.media_address,
+            ca_bundle=options.ca_bundle,
         )
     except KnobError as error:
         parser.error(f"option --{error.knob.replace('_', '-')}: {error}")
