@@ -11,7 +11,6 @@ has read from the disk is still in memory for another.
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 import os
 from dataclasses import dataclass, replace
@@ -178,24 +177,30 @@ def _fold_part(task: tuple[Region, Callable[[], A]]) -> _Folded[A]:
     region, make = task
     accumulator = make()
     number = 0
-    left = region.size
-    with region.path.open("rb") as stream:
-        stream.seek(region.offset)
-        while left > 0:
-            if left > _READ:
-                lines = stream.readlines(_READ)
-            else:
-                lines = io.BytesIO(stream.read(left)).readlines()
-            if not lines:
-                break
-            left -= sum(map(len, lines))
-            if left < 0:
-                # A last line without an end: what follows it in an archive is not the file's.
-                lines[-1] = lines[-1][:left]
-            for line in lines:
-                number += 1
-                try:
-                    accumulator.line(line.removesuffix(b"\n"))
-                except DecodeError as error:
-                    return _Folded(accumulator, number, str(error))
+    for lines in _lines(region):
+        for line in lines:
+            number += 1
+            try:
+                accumulator.line(line)
+            except DecodeError as error:
+                return _Folded(accumulator, number, str(error))
     return _Folded(accumulator, number, None)
+
+
+def _lines(region: Region) -> Iterator[list[bytes]]:
+    """The lines without their ends, many at a time."""
+    begin, end = region.offset, region.offset + region.size
+    wanted = _READ
+    with region.path.open("rb", buffering=0) as stream:
+        while begin < end:
+            stream.seek(begin)
+            block = stream.read(min(wanted, end - begin))
+            lines = block.split(b"\n")
+            begin += len(block)
+            if lines[-1] == b"" or (begin < end and len(block) == wanted):
+                # What a line has of this block is read again with the rest of it.
+                begin -= len(lines.pop())
+            yield lines
+            if len(block) < wanted:
+                return
+            wanted = _READ if lines else 2 * wanted

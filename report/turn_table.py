@@ -30,6 +30,7 @@ from report.turn_lines import MARKS, TURN_STAGES, read_line, read_texts, read_tu
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from msgspec import Raw
     from numpy.typing import NDArray
 
     from report.turn_lines import Line
@@ -94,14 +95,38 @@ class _Block:
         self.kinds: list[_Kind] = []
         """In order of appearance."""
         self.kind: array[int] = array("q")
-        self.places: dict[tuple[object, ...], int] = {}
+        self._places: dict[tuple[object, ...], int] = {}
         """In `kinds`, by what tells kinds apart."""
+        self._latest: dict[tuple[object, ...], tuple[tuple[Raw, ...], int]] = {}
+        """The last maps of texts with the same of everything else, and the place."""
 
-    def place(self, key: tuple[object, ...], kind: _Kind) -> int:
+    def add_kind(self, kind: _Kind) -> int:
         """Remember a kind; its place in `kinds`."""
         self.kinds.append(kind)
-        self.places[key] = len(self.kinds) - 1
         return len(self.kinds) - 1
+
+    def place_of_line(self, found: Line) -> int | None:
+        """Where in `kinds` a line's is; None where a map of texts holds something else."""
+        key = (
+            *(found.phase, found.outcome, found.startup, found.input),
+            *(found.model, found.backend, found.avatar),
+            None if found.drift is None else found.drift.basis,
+            None if found.timing is None else astuple(found.timing),
+        )
+        texts = (found.mark_sources, found.value_sources, found.absent, found.bases)
+        # Texts are most of a line, and comparing them is much faster than hashing them.
+        latest = self._latest.get(key)
+        if latest is not None and latest[0] == texts:
+            return latest[1]
+        whole = (*key, *map(bytes, texts))
+        place = self._places.get(whole)
+        if place is None:
+            kind = _kind_of_line(found)
+            if kind is None:
+                return None
+            place = self._places[whole] = self.add_kind(kind)
+        self._latest[key] = texts, place
+        return place
 
 
 class TurnTable:
@@ -159,21 +184,11 @@ class TurnTable:
         """Count the turn of a line; False, and nothing done, where the schema has to look at it."""
         block = self._block
         outcome, phase = found.outcome, found.phase
-        key = (
-            *(phase, outcome, found.startup, found.input),
-            *(found.model, found.backend, found.avatar),
-            None if found.drift is None else found.drift.basis,
-            None if found.timing is None else astuple(found.timing),
-            *(bytes(found.mark_sources), bytes(found.value_sources)),
-            *(bytes(found.absent), bytes(found.bases)),
-        )
-        place = block.places.get(key)
+        place = block.place_of_line(found)
         if place is None:
-            kind = _kind_of_line(found)
-            if kind is None:
-                return False
-            place = block.place(key, kind)
-        self._identities.append(hash((found.session, found.turn)))
+            return False
+        identity = found.session, found.turn
+        self._identities.append(hash(identity))
         if phase is not Phase.MEASURED:
             if phase is None:
                 self.unphased += 1
@@ -188,7 +203,7 @@ class TurnTable:
             self.clock_uncertainty = max(self.clock_uncertainty or 0.0, uncertainty)
         block.marks += _MARK_ROW.pack(*astuple(found.marks))
         block.values += _VALUE_ROW.pack(*astuple(found.values))
-        block.identities.append((found.session, found.turn))
+        block.identities.append(identity)
         block.turns.append(line)
         block.kind.append(place)
         if len(block.kind) >= _BLOCK:
@@ -217,7 +232,7 @@ class TurnTable:
         block.values += _VALUE_ROW.pack(*(turn.values.get(s.key, math.nan) for s in TURN_STAGES))
         block.identities.append((turn.session, turn.turn))
         block.turns.append(turn)
-        block.kind.append(block.place((len(block.kind),), kind))
+        block.kind.append(block.add_kind(kind))
         if len(block.kind) >= _BLOCK:
             self._flush()
 

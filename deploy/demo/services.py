@@ -64,6 +64,8 @@ class Settings:
     """URL of the exporter that Talkscope's agent in OpenTalking reports to; None: no agent."""
     media_address: tuple[str, ...] = (LOOPBACK,)
     """The one address that OpenTalking offers for media."""
+    ca_bundle: Path | None = None
+    """Certificates that OpenTalking's HTTP clients trust; None: those of its certifi."""
 
 
 @dataclass(frozen=True)
@@ -262,8 +264,10 @@ def _opentalking_environment(settings: Settings, ports: Ports) -> dict[str, str]
     if settings.agent is not None:
         path.append(str(CHECKOUT))
         agent["TALKSCOPE_EXPORTER"] = settings.agent
+    trust = {"SSL_CERT_FILE": str(settings.ca_bundle)} if settings.ca_bundle else {}
     return _base_environment(settings) | {
         **agent,
+        **trust,
         "PYTHONPATH": os.pathsep.join(path),
         "TALKSCOPE_LOOPBACK_ICE": "1",
         "TALKSCOPE_MEDIA_ADDRESSES": ",".join(settings.media_address),

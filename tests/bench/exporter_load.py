@@ -61,22 +61,27 @@ def scrape() -> Measurement:
 
 def rss() -> Measurement:
     """Resident memory after many turns, beside what it was after the first of them."""
-    with _loaded() as (url, pid, redis_url):
-        first = _rss_mib(pid)
+    with _loaded() as (url, pid, redis_url), _ingesting(url):
+        seen = [_rss_mib(pid)]
         sent = SESSIONS * TURNS_AT_A_TIME
         while sent < TURNS_IN_ALL:
             publish(redis_url, list(messages(SESSIONS, TURNS_AT_A_TIME)))
             sent += SESSIONS * TURNS_AT_A_TIME
             _until_counted(url, sent)
-        last = _rss_mib(pid)
+            seen.append(_rss_mib(pid))
     return Measurement(
         name=RSS,
-        value=last,
+        value=seen[-1],
         unit="MiB",
         better="lower",
         peer=f"the same exporter after its first {SESSIONS * TURNS_AT_A_TIME} turns",
-        peer_value=first,
-        conditions={"sessions": f"{SESSIONS} live", "turns": sent},
+        peer_value=seen[0],
+        conditions={
+            "sessions": f"{SESSIONS} live",
+            "turns": sent,
+            "ingest": f"a batch of marks every {INGEST_PAUSE_S * 1000:.0f} ms meanwhile",
+            "MiB on the way": ", ".join(f"{mib:.1f}" for mib in seen),
+        },
     )
 
 

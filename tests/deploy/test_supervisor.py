@@ -273,6 +273,7 @@ def supervisor(*options, environment=None, stdin=None):
         (["--mode=unified", "--dir=x", "--chunk-ms=-1"], "--chunk-ms: chunk_ms: must lie between"),
         (["--mode=unified", "--dir=x", "--listen=8000"], "--listen: HOST must be 127.0.0.1 or 0"),
         (["--mode=unified", "--dir=x", "--listen=127.0.0.1:0"], "number from 1 to 65535"),
+        (["--mode=unified", "--dir=x", "--ca-bundle=absent"], "--ca-bundle: absent is not a file"),
         (
             ["--mode=unified", "--dir=x", "--media-address=999.1.1.1"],
             "--media-address: must be an IPv4 address, or a name that has one",

@@ -546,6 +546,34 @@ def test_a_large_file_is_read_the_same_by_several_processes(
     assert json_text(summarise_bundle(read(folder))) == alone
 
 
+@pytest.mark.parametrize("wanted", [1, 1000, 10_000])
+def test_a_file_is_read_the_same_in_blocks_of_any_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: int
+) -> None:
+    folder = good_run().write(tmp_path / "b")
+    whole = json_text(summarise_bundle(read(folder)))
+    monkeypatch.setattr(lines, "_READ", wanted)
+    assert json_text(summarise_bundle(read(folder))) == whole
+
+
+@pytest.mark.parametrize("wanted", [1, 3, 4, 100])
+@pytest.mark.parametrize("end", [b"", b"\n", b"\n\n"])
+def test_lines_are_the_files_own_whatever_follows_it_in_an_archive(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wanted: int, end: bytes
+) -> None:
+    class Kept(list[bytes]):
+        line = list.append
+
+        def merge(self, other: list[bytes]) -> None:
+            raise NotImplementedError
+
+    path, content = tmp_path / "x.tar", b"ab\n\n" + 9 * b"c" + b"\nd" + end
+    path.write_bytes(b"xx\n" + content + b"yy\n")
+    monkeypatch.setattr(lines, "_READ", wanted)
+    found = lines.fold(Region(path, 3, len(content)), Kept)
+    assert found == [b"ab", b"", 9 * b"c", b"d", *([b""] * (len(end) - 1))]
+
+
 def test_a_changed_large_file_is_told_before_what_it_says(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
