@@ -22,6 +22,7 @@ from loadgen.media.onset import (
     Basis,
     FirstTimestamps,
     Onset,
+    beside_sound,
     by_number,
     by_size,
     by_timestamp,
@@ -329,4 +330,7 @@ class MediaMeter:
             frame = by_size(frames, self._begin, self.first_audio)
             if frame is not None:
                 return Onset(frame, Basis.FRAME_SIZES)
+            frame = beside_sound(frames, self._begin, self.first_audio)
+            if frame is not None:
+                return Onset(frame, Basis.BESIDE_SOUND)
         return Onset(None, Basis.CHANGE_ONLY, why_not)

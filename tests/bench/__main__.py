@@ -15,6 +15,7 @@ from tests.bench import (
     exporter_events,
     exporter_load,
     loadgen_knee,
+    loadgen_onset,
     report_million,
 )
 from tests.bench.measurement import Measurement
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     bench_loadgen.FLAT: bench_loadgen.flat,
     bench_drift.NAME: bench_drift.run,
     loadgen_knee.NAME: loadgen_knee.run,
+    loadgen_onset.NAME: loadgen_onset.run,
     report_million.BUNDLE: report_million.bundle,
     report_million.WINDOW: report_million.window,
 }

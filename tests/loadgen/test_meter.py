@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -392,7 +393,9 @@ def test_frame_sizes_of_a_recorded_speech_tell_a_shift_of_its_pictures(shift_ms)
 
 def test_rtp_alone_cannot_tell_that_all_pictures_are_late():
     # As pictures look that are all of one size.
-    packets = [replace(p, size=1_000) for p in recorded("unified_wav2lip_synth.rtp.jsonl")]
+    recording = recorded("unified_wav2lip_synth.rtp.jsonl")
+    of_frame = Counter((p.kind, p.timestamp) for p in recording)
+    packets = [replace(p, size=1_200 // of_frame[p.kind, p.timestamp]) for p in recording]
     straight = speech_of("", packets)[1]
     shifted = [replace(p, arrival=p.arrival + 0.2) if p.kind == "video" else p for p in packets]
     moved = speech_of("", sorted(shifted, key=lambda p: p.arrival))[1]
