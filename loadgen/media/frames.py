@@ -11,15 +11,21 @@ packet comes after all or a key frame makes the past irrelevant, as in a browser
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from loadgen.media.packets import Packet, Unwrapper
 
-GIVE_UP_S: Final = 1.0
-"""Longest wait for a missing packet. aiortc keeps 128 packets for retransmission, which is 1.2 s
-of 1 Mbit/s; a browser waits 3 s at most (libwebrtc, `kMaxWaitForFrame`)."""
+GIVE_UP_S: Final = 3.0
+"""How often it is asked, counted from the last picture, whether to wait any longer for a missing
+packet (libwebrtc, `kMaxWaitForFrame`): so long does Chromium freeze behind one that never comes."""
+GIVE_UP_KEY_S: Final = 1.0
+"""Longest wait for a missing packet of a key frame."""
+_SKIP_S: Final = 0.1
+"""A later key frame that is complete is gone on with when packets are missing for so long: those
+that are only out of order have come by then."""
 
 _MAX_GAP: Final = 1_000
 """Packets missing at once; more is another stream (libwebrtc, `kMaxNackPackets`)."""
@@ -81,6 +87,7 @@ class FrameAssembler:
         self._key = False
         self._packets = 0
         self._size = 0
+        self._shown_at = 0.0
 
     @property
     def wants_payload(self) -> bool:
@@ -146,11 +153,21 @@ class FrameAssembler:
 
     def expire(self, now: float) -> Sequence[Frame]:
         """Give up if something has been missing for too long; a key frame may be there already."""
-        if not self.missing or now - next(iter(self.missing.values())) <= GIVE_UP_S:
+        if not self.missing:
             return _NONE
+        noticed = next(iter(self.missing.values()))
         if self.needs_key:
+            if now - noticed <= GIVE_UP_KEY_S:
+                return _NONE
             # Of a key frame that cannot be completed, too.
             self._keys.clear()
+        else:
+            if now - noticed > _SKIP_S and (frames := self._from_key_frame(now)):
+                return frames
+            # A picture may have been repaired since, while another gap is still open.
+            periods = max(0, math.floor((noticed - self._shown_at) / GIVE_UP_S)) + 1
+            if now <= self._shown_at + periods * GIVE_UP_S:
+                return _NONE
         self.give_up()
         return self._from_key_frame(now)
 
@@ -179,10 +196,11 @@ class FrameAssembler:
         if not marker:
             return None
         self._wire_timestamp = -1
+        self._shown_at = max(now, self._arrival)
         return Frame(
             timestamp=self._timestamps.extend(timestamp),
             arrival=self._arrival,
-            playable=max(now, self._arrival),
+            playable=self._shown_at,
             key=self._key,
             packets=self._packets,
             size=self._size,

@@ -167,11 +167,12 @@ async def _hold(target: children.DemoTarget, sessions: int, turns: int) -> tuple
 def talk(width: int, height: int, sessions: int, turns: int) -> Run:
     """Hold sessions with a target of that picture size."""
     size, errors = f"{width}×{height}", list[Errors | None]()
+    options = ["--mode", "unified", "--llm-text", ANSWER]
+    options += ["--width", str(width), "--height", str(height)]
     with (
         tempfile.TemporaryDirectory(prefix="talkscope-bench-") as folder,
         children.demo_target(
-            ["--mode", "unified", "--llm-text", ANSWER]
-            + ["--width", str(width), "--height", str(height)],
+            options,
             Path(folder) / "target",
             READY_S,
         ) as target,
