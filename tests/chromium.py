@@ -59,6 +59,9 @@ window.connect = async (path, extra) => {
   await connection.setRemoteDescription({sdp: answer.sdp, type: answer.type});
   mark('answered');
   await shown;
+  while (connection.connectionState !== 'connected')
+    await new Promise(resolve => connection.addEventListener(
+      'connectionstatechange', resolve, {once: true}));
   window.sessions.push({connection, video});
   return {session: window.sessions.length - 1, marks};
 };

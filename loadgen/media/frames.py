@@ -74,6 +74,8 @@ class FrameAssembler:
         """Extended sequence number → when the gap was noticed."""
         self.needs_key = True
         """Nothing can be shown before the next key frame."""
+        self.given_up = False
+        """Something that was lost is waited for no longer: the key frame should be asked for."""
         self._timestamps = Unwrapper(32, origin)
         self._highest = -1
         self._next = -1
@@ -145,6 +147,7 @@ class FrameAssembler:
     def give_up(self) -> None:
         """Wait no longer for what is missing: only a key frame can go on from here."""
         self.needs_key = True
+        self.given_up = True
         self._next = -1
         self._wire_timestamp = -1
         if not self._keys:
@@ -246,7 +249,7 @@ class FrameAssembler:
             start = self._beginning(number)
             if start is None or not self._is_complete(start):
                 continue
-            self.needs_key = False
+            self.needs_key = self.given_up = False
             self._next = start
             self._held = {n: p for n, p in self._held.items() if n >= start}
             self._keys = [n for n in self._keys if n >= start]

@@ -233,12 +233,10 @@ class MediaMeter:
         """Take one decoded frame: its 32-bit RTP timestamp, and the number it shows, if any."""
         self._numbers[self.pictures.extend_timestamp(rtp_timestamp)] = number
 
-    def expire(self, now: float) -> bool:
-        """Give up packets that have been missing for too long; return whether there were any."""
-        shown = self.pictures.needs_key
+    def expire(self, now: float) -> None:
+        """Give up packets that have been missing for too long."""
         for frame in self.pictures.expire(now):
             self._on_frame(frame)
-        return self.pictures.needs_key and not shown
 
     def begin_turn(self, at: float) -> None:
         """The user's input was complete at `at`: what arrives from now on is the answer."""
@@ -326,7 +324,11 @@ class MediaMeter:
         if frame is not None:
             return Onset(frame, Basis.DECODED_BARCODE)
         why_not = why_no_number(frames, self._numbers, self._begin, self._decoding)
-        if self.first_audio is not None:
+        numbered = any(
+            self._numbers.get(f.timestamp) is not None for f in frames if f.arrival > self._begin
+        )
+        # Pictures that can be read and did not change leave nothing to guess.
+        if self.first_audio is not None and not numbered:
             frame = by_size(frames, self._begin, self.first_audio)
             if frame is not None:
                 return Onset(frame, Basis.FRAME_SIZES)

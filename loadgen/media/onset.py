@@ -66,7 +66,7 @@ _BEFORE_AUDIO_S: Final = 0.5
 _AFTER_AUDIO_S: Final = 1.0
 """Where frame sizes are looked at, around the first audio packet."""
 
-# From 350 turns of the real server at three picture sizes, whose frames were numbered. A still
+# From 400 turns of the real server at three picture sizes, whose frames were numbered. A still
 # picture is refined after a speech, a connection or a key frame, for a second or so, and its
 # frames are then as large as talking ones; after that they vary by a few percent.
 _BEFORE: Final = 12
@@ -90,7 +90,8 @@ overspent, does not fall below where it was: behind a key frame it does."""
 _NOT_BELOW: Final = 0.9
 
 _BESIDE_S: Final = 0.08
-_CLOSENESS_S: Final = 0.06
+_BESIDE_BEFORE: Final = 4
+_CLOSENESS_S: Final = 0.08
 """So much farther from the sound weighs as much as being e times smaller."""
 _BESIDE_GROWTH: Final = 1.25
 _BESIDE_NOT_BELOW: Final = 0.75
@@ -164,7 +165,8 @@ def _leaps(sizes: Sequence[int], index: int) -> bool:
     threshold = max(_GROWTH * largest, largest + _LEAST_GROWTH)
     if sizes[index] < max(threshold, usual + _LEAP):
         return False
-    if sum(size > threshold for size in sizes[index : index + _LOOK_AHEAD]) >= _LASTING:
+    ahead = sizes[index : index + _LOOK_AHEAD]
+    if sum(size > threshold for size in ahead) >= _LASTING and ahead[1] > threshold:
         return True
     return sizes[index] >= _GREAT * largest and _after(sizes, index) >= _NOT_BELOW * usual
 
@@ -185,8 +187,8 @@ def beside_sound(frames: Sequence[Frame], begin: float, first_audio: float) -> F
     best, best_score = None, -math.inf
     for index, frame in enumerate(frames):
         away = abs(frame.arrival - first_audio)
-        before = sizes[max(0, index - _FEWEST_BEFORE) : index]
-        if frame.arrival < begin or away > _BESIDE_S or len(before) < _FEWEST_BEFORE:
+        before = sizes[max(0, index - _BESIDE_BEFORE) : index]
+        if frame.arrival < begin or away > _BESIDE_S or len(before) < _BESIDE_BEFORE:
             continue
         usual = median(before)
         growth = frame.size / max(1.0, usual)
