@@ -135,7 +135,7 @@ def result_of(
         bases[stages.AV_DRIFT.key] = drift.basis
         if drift.basis is Basis.CHANGE_ONLY:
             absent[stages.AV_DRIFT.key] = "only its change since the onset is known: " + (
-                speech.no_talking_frame or ""
+                speech.no_talking_frame or "the first talking frame was looked for beside the sound"
             )
         else:
             samples[stages.AV_DRIFT.key] = drift.median_ms

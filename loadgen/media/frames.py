@@ -11,14 +11,20 @@ packet comes after all or a key frame makes the past irrelevant, as in a browser
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from loadgen.media.packets import Packet, Unwrapper
 
-GIVE_UP_S: Final = 1.0
-"""Longest wait for a missing packet. aiortc keeps 128 packets for retransmission, which is 1.2 s
-of 1 Mbit/s; a browser waits 3 s at most (libwebrtc, `kMaxWaitForFrame`)."""
+GIVE_UP_S: Final = 3.0
+"""How often it is asked, counted from the last picture, whether to wait any longer for a missing
+packet (libwebrtc, `kMaxWaitForFrame`): so long does Chromium freeze behind one that never comes."""
+GIVE_UP_KEY_S: Final = 1.0
+"""Longest wait for a missing packet of a key frame."""
+_SKIP_S: Final = 0.1
+"""A later key frame that is complete is gone on with when packets are missing for so long: those
+that are only out of order have come by then."""
 
 _MAX_GAP: Final = 1_000
 """Packets missing at once; more is another stream (libwebrtc, `kMaxNackPackets`)."""
@@ -70,6 +76,8 @@ class FrameAssembler:
         """Extended sequence number → when the gap was noticed."""
         self.needs_key = True
         """Nothing can be shown before the next key frame."""
+        self.given_up = False
+        """Something that was lost is waited for no longer: the key frame should be asked for."""
         self._timestamps = Unwrapper(32, origin)
         self._highest = -1
         self._next = -1
@@ -83,6 +91,7 @@ class FrameAssembler:
         self._key = False
         self._packets = 0
         self._size = 0
+        self._shown_at = 0.0
 
     @property
     def wants_payload(self) -> bool:
@@ -140,6 +149,7 @@ class FrameAssembler:
     def give_up(self) -> None:
         """Wait no longer for what is missing: only a key frame can go on from here."""
         self.needs_key = True
+        self.given_up = True
         self._next = -1
         self._wire_timestamp = -1
         if not self._keys:
@@ -148,11 +158,21 @@ class FrameAssembler:
 
     def expire(self, now: float) -> Sequence[Frame]:
         """Give up if something has been missing for too long; a key frame may be there already."""
-        if not self.missing or now - next(iter(self.missing.values())) <= GIVE_UP_S:
+        if not self.missing:
             return _NONE
+        noticed = next(iter(self.missing.values()))
         if self.needs_key:
+            if now - noticed <= GIVE_UP_KEY_S:
+                return _NONE
             # Of a key frame that cannot be completed, too.
             self._keys.clear()
+        else:
+            if now - noticed > _SKIP_S and (frames := self._from_key_frame(now)):
+                return frames
+            # A picture may have been repaired since, while another gap is still open.
+            periods = max(0, math.floor((noticed - self._shown_at) / GIVE_UP_S)) + 1
+            if now <= self._shown_at + periods * GIVE_UP_S:
+                return _NONE
         self.give_up()
         return self._from_key_frame(now)
 
@@ -181,10 +201,11 @@ class FrameAssembler:
         if not marker:
             return None
         self._wire_timestamp = -1
+        self._shown_at = max(now, self._arrival)
         return Frame(
             timestamp=self._timestamps.extend(timestamp),
             arrival=self._arrival,
-            playable=max(now, self._arrival),
+            playable=self._shown_at,
             key=self._key,
             packets=self._packets,
             size=self._size,
@@ -230,7 +251,7 @@ class FrameAssembler:
             start = self._beginning(number)
             if start is None or not self._is_complete(start):
                 continue
-            self.needs_key = False
+            self.needs_key = self.given_up = False
             self._next = start
             self._held = {n: p for n, p in self._held.items() if n >= start}
             self._keys = [n for n in self._keys if n >= start]

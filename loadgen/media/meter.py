@@ -22,6 +22,7 @@ from loadgen.media.onset import (
     Basis,
     FirstTimestamps,
     Onset,
+    beside_sound,
     by_number,
     by_size,
     by_timestamp,
@@ -245,12 +246,10 @@ class MediaMeter:
         self._numbers[self.pictures.extend_timestamp(rtp_timestamp)] = number
         self._numbered = self._numbered or number is not None
 
-    def expire(self, now: float) -> bool:
-        """Give up packets that have been missing for too long; return whether there were any."""
-        shown = self.pictures.needs_key
+    def expire(self, now: float) -> None:
+        """Give up packets that have been missing for too long."""
         for frame in self.pictures.expire(now):
             self._on_frame(frame)
-        return self.pictures.needs_key and not shown
 
     def begin_turn(self, at: float) -> None:
         """The user's input was complete at `at`: what arrives from now on is the answer."""
@@ -339,10 +338,17 @@ class MediaMeter:
         if frame is not None:
             return Onset(frame, Basis.DECODED_BARCODE)
         why_not = why_no_number(frames, self._numbers, self._begin, self._decoding)
-        if self.first_audio is not None:
-            assert self.last_audio is not None
-            frame = by_size(frames, self._begin, self.first_audio, self.last_audio)
+        numbered = any(
+            self._numbers.get(f.timestamp) is not None for f in frames if f.arrival > self._begin
+        )
+        # Pictures that can be read and did not change leave nothing to guess.
+        if self.first_audio is not None and self.last_audio is not None and not numbered:
+            sound = (self.first_audio, self.last_audio)
+            frame = by_size(frames, self._begin, *sound)
             if frame is not None:
                 return Onset(frame, Basis.FRAME_SIZES)
-            why_not = f"{why_not}; {why_no_size(frames, self._begin, self.first_audio)}"
+            frame = beside_sound(frames, self._begin, *sound)
+            if frame is not None:
+                return Onset(frame, Basis.BESIDE_SOUND)
+            why_not = f"{why_not}; {why_no_size(frames, self.first_audio)}"
         return Onset(None, Basis.CHANGE_ONLY, why_not)

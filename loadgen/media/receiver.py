@@ -230,14 +230,14 @@ class DirectReceiver:
         pictures = self._meter.pictures
         if video is None or not pictures.wants_payload:
             return
-        gave_up = self._meter.expire(now)
+        self._meter.expire(now)
         due = self._nacks.due(pictures.missing, now)
         own = video.medium.own_ssrc
         if due:
             lost = [number & 0xFFFF for number in due]
             self._send(RtcpRtpfbPacket(RTCP_RTPFB_NACK, own, video.ssrc, lost=lost))
             self._meter.nacks += 1
-        if self._key_frames.due(pictures.awaits_key, now, at_once=gave_up):
+        if self._key_frames.due(pictures.awaits_key, now, at_once=pictures.given_up):
             self._send(RtcpPsfbPacket(RTCP_PSFB_PLI, own, video.ssrc))
             self._meter.plis += 1
 

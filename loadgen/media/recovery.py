@@ -70,7 +70,7 @@ class KeyFrameSchedule:
         self._asked_at = float("-inf")
 
     def due(self, awaits_key: bool, now: float, *, at_once: bool) -> bool:
-        """Whether to ask at `now`; `at_once` when pictures were given up just now."""
+        """Whether to ask at `now`; `at_once` when pictures were given up."""
         if not awaits_key:
             self._lacking_since = None
             return False

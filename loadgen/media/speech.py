@@ -274,7 +274,7 @@ def _audio_packet_s(sounds: Sequence[Sound]) -> float:
 def _drift(
     answer: Answer, onset: Onset, sounds: Sequence[Sound], talking: Sequence[Frame]
 ) -> Drift | None:
-    first = onset.frame
+    first = onset.anchor
     points = _drift_points(answer, first, sounds[0], talking)
     if not points:
         return None

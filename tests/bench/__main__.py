@@ -14,7 +14,9 @@ from tests.bench import (
     compare_verdicts,
     exporter_events,
     exporter_load,
+    loadgen_chromium,
     loadgen_knee,
+    loadgen_onset,
     loadgen_selfcheck,
     report_million,
 )
@@ -38,6 +40,9 @@ BENCHMARKS: dict[str, Callable[[], Measurement]] = {
     loadgen_knee.MOCK: loadgen_knee.mock,
     loadgen_knee.WAV2LIP: loadgen_knee.wav2lip,
     loadgen_selfcheck.NAME: loadgen_selfcheck.run,
+    loadgen_chromium.KEYFRAME: loadgen_chromium.keyframe,
+    loadgen_chromium.FREEZES: loadgen_chromium.freezes,
+    loadgen_onset.NAME: loadgen_onset.run,
     report_million.BUNDLE: report_million.bundle,
     report_million.WINDOW: report_million.window,
 }

@@ -5,7 +5,7 @@ sessions, so that a core can feed hundreds of them. It answers NACK with retrans
 (RFC 4588) and PLI with a key frame. In a test it runs in the test's own process; as a process
 of its own it listens for offers:
 
-    python -m tests.loadgen.sender MEDIA_FILE
+    python -m tests.loadgen.sender MEDIA_FILE [WIDTH HEIGHT SECONDS]
 
 prints its URL, answers `POST /offer` ({"sdp", "type", "options": {...}}) and `GET /stats`.
 """
@@ -36,7 +36,7 @@ from aiortc import (
     RTCRtpSender,
     RTCSessionDescription,
 )
-from aiortc.codecs.vpx import Vp8Encoder
+from aiortc.codecs.vpx import Vp8Encoder, VpxPayloadDescriptor
 from aiortc.rtp import (
     RTCP_PSFB_PLI,
     RTCP_RTPFB_NACK,
@@ -95,10 +95,16 @@ def encoded_media(file: Path, width: int = 540, height: int = 900, seconds: int 
 
     frames, sounds = encoding.encode(width, height, FPS, seconds)
     packetise = getattr(Vp8Encoder, "_packetize")  # noqa: B009 - private, and this is a test
-    media = Media([packetise(frame, n + 1) for n, frame in enumerate(frames)], sounds)
+    media = Media([[_anonymous(p) for p in packetise(frame, 1)] for frame in frames], sounds)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_bytes(pickle.dumps(media))
     return media
+
+
+def _anonymous(payload: bytes) -> bytes:
+    """The payload without its picture ID, which would jump back with each repetition."""
+    descriptor, body = VpxPayloadDescriptor.parse(payload)
+    return bytes(VpxPayloadDescriptor(descriptor.partition_start, descriptor.partition_id)) + body
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,8 @@ class Options:
     """Parts per million by which the clock of the sound runs slow."""
     outages: tuple[tuple[float, float], ...] = ()
     """(begin, seconds) of times in which everything is dropped."""
+    pauses: tuple[tuple[float, float], ...] = ()
+    """(begin, seconds) of times in which no picture is sent; the media's time goes on."""
     speeches: tuple[tuple[float, float], ...] | None = None
     """(begin, seconds) of times with sound; None: always. A begin is a multiple of 40 ms."""
     source_change: float | None = None
@@ -254,7 +262,8 @@ class _Stream:
     def report(self) -> None:
         now = time.time() + NTP_EPOCH
         ntp = (int(now) << 32) | int((now % 1) * (1 << 32))
-        timestamp = (self.timestamp + round(self.count / FPS * self.clock_hz)) & 0xFFFFFFFF
+        step = 1 / FPS if self.kind == "video" else AUDIO_PACKET_S
+        timestamp = (self.timestamp + round(self.count * step * self.clock_hz)) & 0xFFFFFFFF
         info = RtcpSenderInfo(ntp, timestamp, self.packets & 0xFFFFFFFF, self.octets & 0xFFFFFFFF)
         self.session.send_rtcp(bytes(RtcpSrPacket(ssrc=self.ssrc, sender_info=info)))
 
@@ -350,6 +359,11 @@ class Session:
         stream, options = self._streams["video"], self.options
         media = self.server.media
         number = stream.count
+        assert self.began is not None
+        due = self.began + max(0.0, options.drift) + (number + 1) / FPS
+        if any(begin <= number / FPS < begin + seconds for begin, seconds in options.pauses):
+            stream.count += 1
+            return due
         changes = options.source_change
         if changes is not None and number == round(changes * FPS):
             stream.ssrc = (stream.ssrc + 1) & 0xFFFFFFFF
@@ -359,8 +373,8 @@ class Session:
             stream.key_wanted = True
             # Or feedback about the new source would find nobody.
             self._router.register_sender(stream, stream.ssrc)
-        index = number % len(media.pictures)
-        if index == 0 and number:
+        index = self.frames % len(media.pictures)
+        if index == 0 and self.frames:
             index = 1
         if stream.key_wanted:
             stream.key_wanted = False
@@ -368,8 +382,7 @@ class Session:
         stream.emit(media.pictures[index], number / FPS)
         stream.count += 1
         self.frames += 1
-        assert self.began is not None
-        return self.began + max(0.0, options.drift) + stream.count / FPS
+        return due
 
     def _audio(self) -> float | None:
         stream, options = self._streams["audio"], self.options
@@ -555,4 +568,5 @@ async def serve(media: Media) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(serve(encoded_media(Path(sys.argv[1]))))
+    file, *shape = sys.argv[1:]
+    asyncio.run(serve(encoded_media(Path(file), *map(int, shape))))

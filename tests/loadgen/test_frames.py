@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from loadgen.media.frames import GIVE_UP_S, FrameAssembler
+from loadgen.media.frames import FrameAssembler
 from loadgen.media.recovery import (
     KEY_FRAME_AGAIN_S,
     KEY_FRAME_WAIT_S,
@@ -44,29 +44,43 @@ def test_pictures_behind_a_missing_packet_wait_for_it():
 
 
 def test_a_missing_packet_is_given_up_in_the_end_and_a_key_frame_goes_on():
-    first, second, *rest = pictures(40)
-    key = [replace(p, key=p.starts_frame) for p in rest[30]]
+    first, second, *rest = pictures(90)
+    key = [replace(p, key=p.starts_frame) for p in rest[80]]
     assembler = FrameAssembler()
     feed(assembler, first)
     feed(assembler, second[1:])
-    shown = feed(assembler, [p for picture in rest[:30] for p in picture])
+    shown = feed(assembler, [p for picture in rest[:80] for p in picture])
     assert shown == []
     assert assembler.awaits_key
     assert [f.key for f in feed(assembler, key)] == [True]
-    assert len(feed(assembler, rest[31])) == 1
+    assert len(feed(assembler, rest[81])) == 1
 
 
-def test_a_key_frame_that_came_meanwhile_is_shown_when_the_past_is_given_up():
+def test_a_key_frame_that_came_meanwhile_is_gone_on_with():
     first, second, third, *rest = pictures(12)
     key = [replace(p, key=p.starts_frame) for p in third]
     assembler = FrameAssembler()
     feed(assembler, first)
     feed(assembler, [*second[1:], *key, *rest[0]])
-    now = second[1].arrival + GIVE_UP_S
+    now = second[1].arrival + 0.1
     assert assembler.expire(now) == ()
     shown = assembler.expire(now + 0.01)
     assert [f.key for f in shown] == [True, False]
     assert not assembler.needs_key
+
+
+@pytest.mark.parametrize(("silent_s", "given_up_s"), [(0.1, 3.0), (2.5, 3.0), (4.0, 6.0)])
+def test_what_never_comes_is_given_up_when_chromium_does(silent_s, given_up_s):
+    """Every 3 s since the last picture it is looked at again."""
+    first, second, *_ = pictures(3)
+    assembler = FrameAssembler()
+    feed(assembler, first)
+    last = first[-1].arrival
+    feed(assembler, [replace(p, arrival=last + silent_s) for p in second[1:]])
+    assembler.expire(last + given_up_s - 0.01)
+    assert not assembler.needs_key
+    assembler.expire(last + given_up_s + 0.01)
+    assert assembler.awaits_key
 
 
 def test_a_gap_of_a_thousand_packets_is_another_stream():
