@@ -21,7 +21,7 @@ from prometheus_client.core import GaugeMetricFamily, HistogramMetricFamily, Met
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from exporter import stages
+from exporter import gauges
 
 BACKEND: Final = "omnirt"
 """What OpenTalking's `/models` calls it."""
@@ -30,7 +30,7 @@ MODELS: Final[Mapping[str, str]] = {"soulx-flashtalk-14b": "flashtalk"}
 """OmniRT's id → OpenTalking's, where they differ (omnirt/server/routes/avatar.py: the socket
 `/v1/audio2video/flashtalk` runs `soulx-flashtalk-14b`)."""
 
-CHUNK_DURATION: Final = stages.BACKEND_CHUNK_DURATION
+CHUNK_DURATION: Final = gauges.BACKEND_CHUNK_DURATION
 
 _CHUNK: Final = "omnirt_worker_chunk_duration_seconds"
 _QUEUE: Final = "omnirt_worker_queue_depth"
@@ -71,12 +71,12 @@ class BackendMetrics(Collector):
     def collect(self) -> Iterator[Metric]:
         """Families in a fixed order; one without a sample is left out."""
         ours = {model for model, backend in self._backends().items() if backend == BACKEND}
-        queue, peak = _gauge(stages.BACKEND_QUEUE), _gauge(stages.BACKEND_VRAM_PEAK)
+        queue, peak = _gauge(gauges.BACKEND_QUEUE), _gauge(gauges.BACKEND_VRAM_PEAK)
         chunks = HistogramMetricFamily(
             CHUNK_DURATION,
             "Time that the synthesis backend took for a chunk of a job, by its own count; "
             "realtime streams are no jobs.",
-            labels=stages.BACKEND_QUEUE.labels,
+            labels=gauges.BACKEND_QUEUE.labels,
         )
         for instance in self._instances():
             samples = [s for family in instance.families for s in family.samples]
@@ -149,5 +149,5 @@ def _model(sample: Sample) -> str:
     return MODELS.get(told, told)
 
 
-def _gauge(gauge: stages.Gauge) -> GaugeMetricFamily:
+def _gauge(gauge: gauges.Gauge) -> GaugeMetricFamily:
     return GaugeMetricFamily(gauge.family, gauge.meaning, labels=gauge.labels)

@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from exporter import stages
+from exporter import gauges
 from exporter.observations import Reading, Readings
 
 POINTS_NEEDED: Final = 3
@@ -132,7 +132,7 @@ class MemoryForecast:
 
         Return the forecast's own readings when they have changed, else None.
         """
-        mine = (stages.VRAM_USED.name, stages.VRAM_TOTAL.name)
+        mine = (gauges.VRAM_USED.name, gauges.VRAM_TOTAL.name)
         memory = [reading for reading in seen.readings if reading.name in mine]
         if not memory and seen.source not in self._readable:
             return None
@@ -140,9 +140,9 @@ class MemoryForecast:
         self._readable[seen.source] = frozenset(r.labels["device"] for r in memory)
         for reading in memory:
             device = self._devices.setdefault(reading.labels["device"], _Device())
-            if reading.name == stages.VRAM_TOTAL.name:
+            if reading.name == gauges.VRAM_TOTAL.name:
                 device.total = reading.value
-            elif reading.labels["scope"] == stages.MemoryScope.DEVICE:
+            elif reading.labels["scope"] == gauges.MemoryScope.DEVICE:
                 device.add(sessions, reading.value)
         told = tuple(self._readings(sessions))
         if told == self._told:
@@ -182,8 +182,8 @@ class MemoryForecast:
             except NoForecastError:
                 continue
             for gauge, interval, less in (
-                (stages.VRAM_PER_SESSION, growth.per_session, 0),
-                (stages.VRAM_SESSIONS_LEFT, growth.sessions_fit, sessions),
+                (gauges.VRAM_PER_SESSION, growth.per_session, 0),
+                (gauges.VRAM_SESSIONS_LEFT, growth.sessions_fit, sessions),
             ):
                 told += [
                     Reading(gauge.name, max(value - less, 0.0), {"device": name, "bound": bound})

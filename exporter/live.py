@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from statistics import median
 
-from exporter import stages, upstream
+from exporter import gauges, stages, upstream
 from exporter.observations import (
     Observation,
     PipelineReported,
@@ -39,7 +39,7 @@ class SessionState(StrEnum):
     SPEAKING = "speaking"
 
 
-_LIVE = tuple(stages.STAGES[key] for key in stages.LIVE)
+_LIVE = tuple(stages.STAGES[key] for key in gauges.LIVE)
 
 
 @dataclass(slots=True)
@@ -47,7 +47,7 @@ class _Live:
     news_at: float
     state: SessionState = SessionState.IDLE
     values: dict[str, float] = field(default_factory=dict)
-    """Of `stages.LIVE`, as last told, in base units."""
+    """Of `gauges.LIVE`, as last told, in base units."""
 
 
 class LiveSessions:

@@ -18,7 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
-from exporter import __version__, stages
+from exporter import __version__, gauges, stages
 from exporter.arbiter import EventArbiter
 from exporter.health import SourceHealth
 from exporter.histogram import Histogram
@@ -64,12 +64,12 @@ class Metrics:
                     stage.family, stage.meaning, _labels(stage), stage.buckets
                 )
             elif stage.instrument is stages.Instrument.COUNTER:
-                count = stages.Count(stage.family, stage.meaning, _labels(stage))
+                count = gauges.Count(stage.family, stage.meaning, _labels(stage))
                 self._sums[stage.key] = self._counter(count)
-        self._turns = self._counter(stages.TURNS)
+        self._turns = self._counter(gauges.TURNS)
         self._targets: set[tuple[str, ...]] = set()
         """Pairs of model and backend whose turns are counted."""
-        self._errors = self._counter(stages.ERRORS)
+        self._errors = self._counter(gauges.ERRORS)
         self._error_codes: set[str] = set()
         self._levels = _Levels()
         self.registry.register(self._levels)
@@ -77,7 +77,7 @@ class Metrics:
         self.registry.register(_Agents(processes))
         self.registry.register(_SelfMetrics(list(health), assembler, arbiter))
 
-    def _counter(self, count: stages.Count) -> Counter:
+    def _counter(self, count: gauges.Count) -> Counter:
         return Counter(count.family, count.meaning, labelnames=count.labels, registry=self.registry)
 
     def turn(self, turn: Turn) -> None:
@@ -165,7 +165,7 @@ class _Levels(Collector):
     def collect(self) -> Iterator[Metric]:
         families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {}
         for reading in (r for told in self._by_source.values() for r in told):
-            gauge = stages.GAUGES[reading.name]
+            gauge = gauges.GAUGES[reading.name]
             family = families.get(gauge.name)
             if family is None:
                 family = families[gauge.name] = _counted(gauge) if gauge.counts else _gauge(gauge)
@@ -180,19 +180,19 @@ class _Sessions(Collector):
         self._live = live
 
     def collect(self) -> Iterator[Metric]:
-        sessions = _gauge(stages.SESSIONS)
+        sessions = _gauge(gauges.SESSIONS)
         for state, number in self._live.counts().items():
             sessions.add_metric([state], number)
         yield sessions
-        for key, gauge in stages.LIVE.items():
+        for key, gauge in gauges.LIVE.items():
             last = self._live.last(stages.STAGES[key])
             if last is not None:
                 family = _gauge(gauge)
                 for statistic, value in zip(("worst", "median"), last, strict=True):
                     family.add_metric([statistic], value)
                 yield family
-        yield _count(stages.SESSIONS_SEEN, self._live.seen)
-        yield _count(stages.TALKING, self._live.speeches)
+        yield _count(gauges.SESSIONS_SEEN, self._live.seen)
+        yield _count(gauges.TALKING, self._live.speeches)
 
 
 class _Agents(Collector):
@@ -203,9 +203,9 @@ class _Agents(Collector):
 
     def collect(self) -> Iterator[Metric]:
         for count, lost in (
-            (stages.AGENT_DROPPED, self._processes.dropped),
-            (stages.AGENT_REFUSED, self._processes.refused),
-            (stages.AGENT_FAILURES, self._processes.failures),
+            (gauges.AGENT_DROPPED, self._processes.dropped),
+            (gauges.AGENT_REFUSED, self._processes.refused),
+            (gauges.AGENT_FAILURES, self._processes.failures),
         ):
             family = CounterMetricFamily(count.family, count.meaning, labels=count.labels)
             for role, number in lost.items():
@@ -262,7 +262,7 @@ class _SelfMetrics(Collector):
                 seen_by.turns_dropped,
             ),
         ):
-            yield _count(stages.Count(family, meaning), value)
+            yield _count(gauges.Count(family, meaning), value)
         open_turns = GaugeMetricFamily("talkscope_open_turns", "Turns that are not finished.")
         open_turns.add_metric([], seen_by.open_turns)
         yield open_turns
@@ -310,15 +310,15 @@ class _SelfMetrics(Collector):
         yield from (up, seen, duration, events, dropped, gaps, failures)
 
 
-def _gauge(gauge: stages.Gauge) -> GaugeMetricFamily:
+def _gauge(gauge: gauges.Gauge) -> GaugeMetricFamily:
     return GaugeMetricFamily(gauge.family, gauge.meaning, labels=gauge.labels)
 
 
-def _counted(gauge: stages.Gauge) -> CounterMetricFamily:
+def _counted(gauge: gauges.Gauge) -> CounterMetricFamily:
     return CounterMetricFamily(gauge.family, gauge.meaning, labels=gauge.labels)
 
 
-def _count(count: stages.Count, value: float) -> CounterMetricFamily:
+def _count(count: gauges.Count, value: float) -> CounterMetricFamily:
     family = CounterMetricFamily(count.family, count.meaning)
     family.add_metric([], value)
     return family

@@ -10,7 +10,7 @@ from collections import Counter, OrderedDict
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from exporter import stages
+from exporter import gauges
 from exporter.observations import AgentLosses, ProcessReported, Reading, Readings
 from exporter.stages import ProcessRole
 
@@ -75,11 +75,11 @@ def _levels(told: list[ProcessReported]) -> Iterator[Reading]:
         if not of_role:
             continue
         labels = {"role": role.value}
-        yield Reading(stages.PROCESSES.name, float(len(of_role)), labels)
+        yield Reading(gauges.PROCESSES.name, float(len(of_role)), labels)
         memory = [seen.rss_bytes for seen in of_role if seen.rss_bytes is not None]
         # The sum over some of them would look like less memory.
         if len(memory) == len(of_role):
-            yield Reading(stages.PROCESS_MEMORY.name, float(sum(memory)), labels)
+            yield Reading(gauges.PROCESS_MEMORY.name, float(sum(memory)), labels)
         lags = [seen.lag for seen in of_role if seen.lag is not None]
         if lags:
             for statistic, values in (
@@ -87,13 +87,13 @@ def _levels(told: list[ProcessReported]) -> Iterator[Reading]:
                 ("p99", [lag.p99 for lag in lags]),
                 ("max", [lag.max for lag in lags]),
             ):
-                yield Reading(stages.LOOP_LAG.name, max(values), labels | {"statistic": statistic})
+                yield Reading(gauges.LOOP_LAG.name, max(values), labels | {"statistic": statistic})
     for kind in sorted({kind for seen in told for kind in seen.media_queue}):
         depth = sum(seen.media_queue.get(kind, 0) for seen in told)
-        yield Reading(stages.MEDIA_QUEUE_DEPTH.name, float(depth), {"kind": kind})
+        yield Reading(gauges.MEDIA_QUEUE_DEPTH.name, float(depth), {"kind": kind})
     backlog = _sum(seen.realtime_backlog for seen in told)
     if backlog is not None:
-        yield Reading(stages.QUEUE_LEVEL.name, float(backlog), {"queue": REALTIME_QUEUE})
+        yield Reading(gauges.QUEUE_LEVEL.name, float(backlog), {"queue": REALTIME_QUEUE})
 
 
 def _sum(values: Iterable[int | None]) -> int | None:

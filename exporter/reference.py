@@ -14,14 +14,15 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from exporter import attributes, stages
+from exporter import attributes, gauges, stages
 from exporter.spans import IN_TRACES, span_name
 from exporter.stages import Instrument, Scope, Stage
 
 INTRODUCTION = """\
 # Metrics
 
-Generated from `exporter/stages.py` by `python -m exporter.reference docs`; do not edit.
+Generated from `exporter/stages.py` and `exporter/gauges.py` by `python -m exporter.reference docs`; do
+not edit.
 
 Every quantity has a benchmark name, in the unit of its suffix, and where it is exported a
 Prometheus family in base units. *Elementary* stages follow one another along a turn; *composite*
@@ -145,7 +146,7 @@ def _levels() -> str:
     header = ("Prometheus family", "labels", "meaning")
     rows = (
         (f"`{g.exported}`", ", ".join(f"`{n}`" for n in g.labels) or "none", g.meaning)
-        for g in stages.GAUGES.values()
+        for g in gauges.GAUGES.values()
     )
     return "\n".join(_rows(header, rows)) + "\n"
 
@@ -154,7 +155,7 @@ def _counts() -> str:
     header = ("Prometheus family", "labels", "meaning")
     rows = (
         (f"`{c.family}_total`", ", ".join(f"`{n}`" for n in c.labels) or "none", c.meaning)
-        for c in stages.COUNTS
+        for c in gauges.COUNTS
     )
     return "\n".join(_rows(header, rows)) + "\n"
 

@@ -26,6 +26,7 @@ from exporter.bundle import Bundle
 from exporter.config import Config, changed
 from exporter.delivery import CountedSpans
 from exporter.forecast import MemoryForecast
+from exporter.gauges import MemoryGroup
 from exporter.live import LiveSessions
 from exporter.metrics import Metrics
 from exporter.observations import (
@@ -45,7 +46,6 @@ from exporter.sources.omnirt import OmniRtMetrics, OmniRtSource
 from exporter.sources.opentalking_http import OpenTalkingHttpSource
 from exporter.sources.redis_bus import RedisBusSource
 from exporter.speeches import LatestSpeeches
-from exporter.stages import MemoryGroup
 from exporter.turn_record import Turn
 from exporter.turns import TurnAssembler
 

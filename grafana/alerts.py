@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from exporter import stages
+from exporter import gauges, stages
 from exporter.stages import Outcome, Stage
 from grafana import names, rules
 from grafana.queries import BY_TARGET, family, share_above
@@ -135,7 +135,7 @@ def _burn(stage: Stage, edge: float, alert: str) -> Iterator[Alert]:
 
 def _drift(limits: tuple[float, float], severity: str) -> Alert:
     early, late = limits
-    level = stages.LIVE_DRIFT.family
+    level = gauges.LIVE_DRIFT.family
     median = f'{level}{{statistic="median"}}'
     return Alert(
         name="OpenTalkingLipSync" + ("Unacceptable" if severity == "page" else "Noticeable"),
@@ -154,13 +154,13 @@ def _drift(limits: tuple[float, float], severity: str) -> Alert:
 
 
 def _share_of_turns(outcome: Outcome, window: str) -> str:
-    turns = f"{stages.TURNS.family}_total"
+    turns = f"{gauges.TURNS.family}_total"
     some = f'sum by ({BY_TARGET}) (increase({turns}{{outcome="{outcome.value}"}}[{window}]))'
     return f"{some} / sum by ({BY_TARGET}) (increase({turns}[{window}]))"
 
 
 def _turns_lost(outcome: Outcome, alert: str, share: float, what: str, runbook: str) -> Alert:
-    turns = f"{stages.TURNS.family}_total"
+    turns = f"{gauges.TURNS.family}_total"
     some = f'sum by ({BY_TARGET}) (increase({turns}{{outcome="{outcome.value}"}}[15m]))'
     return Alert(
         name=alert,
@@ -214,7 +214,7 @@ def _alerts() -> Iterator[Alert]:
         ),
         runbook="fps",
     )
-    queue, busy = stages.QUEUE_LEVEL.family, stages.ACCELERATOR_UTILIZATION.family
+    queue, busy = gauges.QUEUE_LEVEL.family, gauges.ACCELERATOR_UTILIZATION.family
     yield Alert(
         name="HiddenQueue",
         expr=(
@@ -232,7 +232,7 @@ def _alerts() -> Iterator[Alert]:
     )
     yield Alert(
         name="AcceleratorMemoryForecast",
-        expr=f'min by (device) ({stages.VRAM_SESSIONS_LEFT.family}{{bound="lower"}}) < 2',
+        expr=f'min by (device) ({gauges.VRAM_SESSIONS_LEFT.family}{{bound="lower"}}) < 2',
         lasts="5m",
         severity="warning",
         summary="Device {{ $labels.device }} has memory for hardly another session",
@@ -244,7 +244,7 @@ def _alerts() -> Iterator[Alert]:
     )
     yield Alert(
         name="AcceleratorLost",
-        expr=f"{stages.ACCELERATOR_HEALTHY.family} == 0",
+        expr=f"{gauges.ACCELERATOR_HEALTHY.family} == 0",
         lasts="1m",
         severity="page",
         summary="Device {{ $labels.device }} is lost or faulty",

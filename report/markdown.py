@@ -12,7 +12,8 @@ import textwrap
 from typing import TYPE_CHECKING, Final
 
 from exporter import stages
-from exporter.stages import InputKind, Kind, MemoryScope, Outcome, Phase, Stage, Startup
+from exporter.gauges import MemoryScope
+from exporter.stages import InputKind, Kind, Outcome, Phase, Stage, Startup
 from report import page
 from report.absence import Missing
 from report.extras import NOTHING, Extras

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from exporter import stages
-from exporter.stages import MemoryGroup, MemoryScope
+from exporter import gauges, stages
+from exporter.gauges import MemoryGroup, MemoryScope
 from report.absence import Missing, not_seen
 
 if TYPE_CHECKING:
@@ -91,10 +91,10 @@ def forecast(memory: Memory, target: Target) -> MemoryForecast | Missing:
 
 def _readings(samples: Samples) -> dict[tuple[str, str], dict[float, float]]:
     """Bytes by instant, by device and scope; groups that are not the target's are left out."""
-    device, scope, group = stages.VRAM_USED.labels
+    device, scope, group = gauges.VRAM_USED.labels
     targets = {name.value for name in MemoryGroup if name.is_targets}
     found: dict[tuple[str, str], dict[float, float]] = {}
-    for level in samples.of(stages.VRAM_USED.name):
+    for level in samples.of(gauges.VRAM_USED.name):
         labels = level.labels
         # Bundles of version 0.1.0 name no group, and hold the target's processes alone.
         of_processes = labels.get(scope) == MemoryScope.PROCESS

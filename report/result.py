@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import numpy as np
 
-from exporter import stages
+from exporter import gauges, stages
 from exporter.stages import InputKind, Outcome, Scope, Stage
 from report.absence import Missing, not_seen, why
 from report.figures import GIB
@@ -463,8 +463,8 @@ def level_timelines(samples: Samples) -> list[Timeline]:
             ),
         )
         for title, unit, name, scale in (
-            ("Accelerator memory", "GiB", stages.VRAM_USED.name, 1.0 / GIB),
-            ("Queue depth", "items", stages.QUEUE_LEVEL.name, 1.0),
+            ("Accelerator memory", "GiB", gauges.VRAM_USED.name, 1.0 / GIB),
+            ("Queue depth", "items", gauges.QUEUE_LEVEL.name, 1.0),
         )
     ]
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
 
-from exporter import stages
+from exporter import gauges, stages
 from exporter.stages import Instrument, Outcome, Scope, Stage, Startup
 from report.absence import Missing
 from report.counters import Instance, Lives, growth, instance, lives
@@ -105,7 +105,7 @@ def read(prometheus: Prometheus, begin: float, end: float, chosen: Selection) ->
     known = seen.lives
     turns = [
         (one.labels, growth(one, known))
-        for one in prometheus.over(_selector(stages.TURNS.family + _TOTAL, turn), when)
+        for one in prometheus.over(_selector(gauges.TURNS.family + _TOTAL, turn), when)
     ]
     families = "|".join(_HISTOGRAMS)
     histograms = _Histograms(
@@ -178,7 +178,7 @@ class _Exporters:
 
 def _exporters(prometheus: Prometheus, when: Range, place: Mapping[str, str | None]) -> _Exporters:
     """Restarts and gaps of the exporters that were scraped in the window."""
-    seen = _selector(stages.SESSIONS_SEEN.family + _TOTAL, place)
+    seen = _selector(gauges.SESSIONS_SEEN.family + _TOTAL, place)
     stretch = f"[{max(when.step, 1.0):.0f}s]"
     steady = prometheus.over(seen, when)
     scrapes = prometheus.over(f"count_over_time({seen}{stretch})", when)
@@ -238,7 +238,7 @@ def _levels(prometheus: Prometheus, when: Range, place: Mapping[str, str | None]
     """The highest reading of each level in each stretch, at its end."""
     samples = Samples()
     stretch = f"[{max(when.step, 1.0):.0f}s]"
-    for gauge in (stages.VRAM_USED, stages.QUEUE_LEVEL):
+    for gauge in (gauges.VRAM_USED, gauges.QUEUE_LEVEL):
         for one in prometheus.over(
             f"max_over_time({_selector(gauge.family, place)}{stretch})", when
         ):
@@ -462,7 +462,7 @@ def _facts(begin: float, settings: Sequence[tuple[str, str]]) -> Facts:
 def _queues(levels: Samples) -> tuple[Series, ...] | Missing:
     found = tuple(
         Series(label_text(level.labels), summarise(level.values))
-        for level in levels.of(stages.QUEUE_LEVEL.name)
+        for level in levels.of(gauges.QUEUE_LEVEL.name)
     )
     return found or _NO_VALUE
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import httpx
 
-from exporter import stages
+from exporter import gauges, stages
 from tests.processes import free_port, process, program, wait_until
 
 INTERVAL = "1s"
@@ -170,7 +170,7 @@ class Life:
         """OpenMetrics samples, series by series, as the exporter would have been scraped."""
         place = {"job": "talkscope", "instance": self.instance}
         ordered = sorted(self.turns, key=lambda turn: turn[0])
-        seen = f"{stages.SESSIONS_SEEN.family}_total"
+        seen = f"{gauges.SESSIONS_SEEN.family}_total"
         yield from self._counter(seen, place, [at for at, _, _ in ordered], born=-math.inf)
         by: dict[tuple[str, tuple[tuple[str, str], ...]], list[tuple[float, float]]] = {}
         outcomes: dict[tuple[tuple[str, str], ...], list[float]] = {}
@@ -188,7 +188,7 @@ class Life:
                 by.setdefault((key, tuple(sorted(own.items()))), []).append((at, abs(base)))
         for named, times in outcomes.items():
             yield from self._counter(
-                f"{stages.TURNS.family}_total", {**place, **dict(named)}, times, born=times[0]
+                f"{gauges.TURNS.family}_total", {**place, **dict(named)}, times, born=times[0]
             )
         for (key, named), values in by.items():
             stage, labels = stages.STAGES[key], {**place, **dict(named)}

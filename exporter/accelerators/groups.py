@@ -20,7 +20,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from exporter.accelerators.procfs import ProcError, Process, Procfs
-from exporter.stages import MemoryGroup
+from exporter.gauges import MemoryGroup
 
 KINDS: Final = ("pidfile", "port", "cgroup", "command")
 """In the order in which they count."""

@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
-from exporter import stages, steady_clock
+from exporter import gauges, steady_clock
 from exporter.accelerators import cgroups
 from exporter.accelerators.cgroups import CgroupError, Limits
+from exporter.gauges import Gauge
 from exporter.health import SourceHealth
 from exporter.observations import Reading, Readings
 from exporter.sources import Emit
-from exporter.stages import Gauge
 
 INTERVAL_S: Final = 5.0
 
@@ -70,22 +70,22 @@ class HostSource:
 
     def _processors(self) -> Iterator[tuple[Gauge, float | None]]:
         count, busy, total = parse_stat(_text(self._root / "proc/stat"))
-        yield stages.HOST_CPUS, float(count)
+        yield gauges.HOST_CPUS, float(count)
         before, self._before = self._before, (busy, total)
         if before is not None and total > before[1] and busy >= before[0]:
-            yield stages.HOST_CPU_BUSY, (busy - before[0]) / (total - before[1])
+            yield gauges.HOST_CPU_BUSY, (busy - before[0]) / (total - before[1])
 
     def _memory(self) -> Iterator[tuple[Gauge, float | None]]:
         told = parse_meminfo(_text(self._root / "proc/meminfo"))
-        yield stages.HOST_MEMORY, told.get("MemTotal")
-        yield stages.HOST_MEMORY_AVAILABLE, told.get("MemAvailable")
+        yield gauges.HOST_MEMORY, told.get("MemTotal")
+        yield gauges.HOST_MEMORY_AVAILABLE, told.get("MemAvailable")
 
     def _limits(self) -> Iterator[tuple[Gauge, float | None]]:
         limits = cgroups.read(self._root)
-        yield stages.CPU_LIMIT, limits.cpus
-        yield stages.CPU_THROTTLED, limits.throttled_seconds
-        yield stages.MEMORY_LIMIT, limits.memory_bytes
-        yield stages.MEMORY_IN_GROUP, limits.memory_used_bytes
+        yield gauges.CPU_LIMIT, limits.cpus
+        yield gauges.CPU_THROTTLED, limits.throttled_seconds
+        yield gauges.MEMORY_LIMIT, limits.memory_bytes
+        yield gauges.MEMORY_IN_GROUP, limits.memory_used_bytes
 
 
 def identity(root: Path = _ROOT) -> dict[str, Any]:

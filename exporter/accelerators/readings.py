@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from exporter import stages
+from exporter import gauges
+from exporter.gauges import Gauge, MemoryGroup, MemoryScope
 from exporter.observations import Reading
-from exporter.stages import Gauge, MemoryGroup, MemoryScope
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,9 +161,9 @@ def memory_readings(
     """
     for memory in devices:
         device = {"device": memory.device}
-        yield Reading(stages.VRAM_TOTAL.name, memory.total, device)
+        yield Reading(gauges.VRAM_TOTAL.name, memory.total, device)
         if memory.free is not None:
-            yield Reading(stages.VRAM_FREE.name, memory.free, device)
+            yield Reading(gauges.VRAM_FREE.name, memory.free, device)
         yield _used(memory.used, memory.device, MemoryScope.DEVICE, MemoryGroup.ALL)
         before = baseline.get(memory.device)
         if before is not None and memory.used >= before:
@@ -179,23 +179,23 @@ def state_readings(states: Iterable[DeviceState]) -> Iterator[Reading]:
     for state in states:
         device = {"device": state.device}
         single: tuple[tuple[Gauge, float | None], ...] = (
-            (stages.ACCELERATOR_HEALTHY, state.healthy),
-            (stages.ACCELERATOR_UTILIZATION, state.utilization),
-            (stages.ACCELERATOR_MEMORY_UTILIZATION, state.memory_utilization),
-            (stages.ACCELERATOR_ENCODER, state.encoder),
-            (stages.ACCELERATOR_DECODER, state.decoder),
-            (stages.ACCELERATOR_POWER, state.power),
-            (stages.ACCELERATOR_TEMPERATURE, state.temperature),
-            (stages.ACCELERATOR_CRITICAL_ERRORS, state.critical_errors),
-            (stages.ACCELERATOR_LAST_CRITICAL_ERROR, state.last_critical_error),
+            (gauges.ACCELERATOR_HEALTHY, state.healthy),
+            (gauges.ACCELERATOR_UTILIZATION, state.utilization),
+            (gauges.ACCELERATOR_MEMORY_UTILIZATION, state.memory_utilization),
+            (gauges.ACCELERATOR_ENCODER, state.encoder),
+            (gauges.ACCELERATOR_DECODER, state.decoder),
+            (gauges.ACCELERATOR_POWER, state.power),
+            (gauges.ACCELERATOR_TEMPERATURE, state.temperature),
+            (gauges.ACCELERATOR_CRITICAL_ERRORS, state.critical_errors),
+            (gauges.ACCELERATOR_LAST_CRITICAL_ERROR, state.last_critical_error),
         )
         for gauge, value in single:
             if value is not None:
                 yield Reading(gauge.name, float(value), device)
         for gauge, values in (
-            (stages.ACCELERATOR_CLOCK, state.clocks),
-            (stages.ACCELERATOR_THROTTLED, state.throttling),
-            (stages.ACCELERATOR_ECC_ERRORS, state.ecc_errors),
+            (gauges.ACCELERATOR_CLOCK, state.clocks),
+            (gauges.ACCELERATOR_THROTTLED, state.throttling),
+            (gauges.ACCELERATOR_ECC_ERRORS, state.ecc_errors),
         ):
             _, label = gauge.labels
             for name, value in values.items():
@@ -212,11 +212,11 @@ def info_readings(devices: Iterable[Device]) -> Iterator[Reading]:
             "driver": device.driver or "",
             "runtime": device.runtime or "",
         }
-        yield Reading(stages.ACCELERATOR_INFO.name, 1.0, labels)
+        yield Reading(gauges.ACCELERATOR_INFO.name, 1.0, labels)
 
 
 def _used(value: float, device: str, scope: MemoryScope, group: str) -> Reading:
-    return Reading(stages.VRAM_USED.name, value, {"device": device, "scope": scope, "group": group})
+    return Reading(gauges.VRAM_USED.name, value, {"device": device, "scope": scope, "group": group})
 
 
 def _by_group(

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-from exporter import stages, steady_clock, upstream
+from exporter import gauges, steady_clock, upstream
 from exporter.health import SourceHealth
 from exporter.observations import (
     BackendsSeen,
@@ -81,12 +81,12 @@ class OpenTalkingHttpSource:
     def _about(self) -> list[Reading]:
         if self.mode is None:
             return []
-        return [Reading(stages.TARGET_INFO.name, 1.0, {"mode": self.mode})]
+        return [Reading(gauges.TARGET_INFO.name, 1.0, {"mode": self.mode})]
 
     def _connected(self) -> list[Reading]:
         return [
             Reading(
-                stages.MODEL_CONNECTED.name,
+                gauges.MODEL_CONNECTED.name,
                 float(bool(m.get("connected"))),
                 {"model": str(m.get("id")), "backend": str(m.get("backend"))},
             )
@@ -113,9 +113,9 @@ def _queue_levels(queue: dict[str, Any]) -> list[Reading]:
     readings = []
     size, occupied = queue.get("queue_size"), queue.get("slot_occupied")
     if isinstance(size, int) and not isinstance(size, bool):
-        readings.append(Reading(stages.QUEUE_LEVEL.name, float(size), {"queue": "flashtalk_slot"}))
+        readings.append(Reading(gauges.QUEUE_LEVEL.name, float(size), {"queue": "flashtalk_slot"}))
     if isinstance(occupied, bool):
-        readings.append(Reading(stages.SLOT_OCCUPIED.name, float(occupied)))
+        readings.append(Reading(gauges.SLOT_OCCUPIED.name, float(occupied)))
     return readings
 
 

@@ -25,7 +25,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from exporter import stages, steady_clock, upstream
+from exporter import gauges, stages, steady_clock, upstream
 from exporter.health import SourceHealth
 from exporter.observations import BusGap, BusLost, Reading, Readings, SessionSeen, TargetEvent
 from exporter.sources import Emit
@@ -249,12 +249,12 @@ def _levels(waiting: int, slot: dict[str, str]) -> list[Reading]:
     if slot.get("queue_size", "").isdigit():
         readings.append(_depth("flashtalk_slot", float(slot["queue_size"])))
     if slot.get("slot_occupied", "").isdigit():
-        readings.append(Reading(stages.SLOT_OCCUPIED.name, float(slot["slot_occupied"])))
+        readings.append(Reading(gauges.SLOT_OCCUPIED.name, float(slot["slot_occupied"])))
     return readings
 
 
 def _depth(queue: str, value: float) -> Reading:
-    return Reading(stages.QUEUE_LEVEL.name, value, {"queue": queue})
+    return Reading(gauges.QUEUE_LEVEL.name, value, {"queue": queue})
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> str:

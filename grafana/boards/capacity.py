@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from exporter import stages
+from exporter import gauges, stages
 from grafana import alerts, panels
 from grafana.boards import variables
 from grafana.panels import HALF, QUARTER, THIRD, Query, graph, number
@@ -35,7 +35,7 @@ def _load() -> list[Any]:
     return [
         graph(
             "Live sessions",
-            Query(f"sum by (state) ({stages.SESSIONS.family})", "{{state}}"),
+            Query(f"sum by (state) ({gauges.SESSIONS.family})", "{{state}}"),
             unit=panels.NUMBER,
             meaning="Sessions by what they do just now.",
             bad="queued ones that do not go away.",
@@ -67,7 +67,7 @@ def _queues() -> list[Any]:
     return [
         graph(
             "Queue depth",
-            Query(stages.QUEUE_LEVEL.family, "{{queue}}"),
+            Query(gauges.QUEUE_LEVEL.family, "{{queue}}"),
             unit=panels.NUMBER,
             meaning="Tasks that wait when polled, by queue.",
             bad="growth. OpenTalking 0.1 takes the newest task first, so the oldest wait longest.",
@@ -84,8 +84,8 @@ def _queues() -> list[Any]:
         ),
         graph(
             "Queue against the accelerator",
-            Query(f"sum({stages.QUEUE_LEVEL.family})", "tasks waiting"),
-            Query(f"10 * avg({stages.ACCELERATOR_UTILIZATION.family})", "accelerator, tenths busy"),
+            Query(f"sum({gauges.QUEUE_LEVEL.family})", "tasks waiting"),
+            Query(f"10 * avg({gauges.ACCELERATOR_UTILIZATION.family})", "accelerator, tenths busy"),
             unit=panels.NUMBER,
             meaning="Whether what waits, waits for the accelerator.",
             bad="a queue that grows while the accelerator idles: a hidden bottleneck.",
@@ -98,7 +98,7 @@ def _processes() -> list[Any]:
     return [
         graph(
             "Event-loop lag",
-            Query(stages.LOOP_LAG.family, "{{role}} {{statistic}}"),
+            Query(gauges.LOOP_LAG.family, "{{role}} {{statistic}}"),
             unit=panels.SECONDS,
             meaning="How late OpenTalking's event loop ran its timers. Needs the agent.",
             bad="p99 above 40 ms: frames leave late.",
@@ -107,7 +107,7 @@ def _processes() -> list[Any]:
         ),
         graph(
             "Media queues",
-            Query(stages.MEDIA_QUEUE_DEPTH.family, "{{kind}}"),
+            Query(gauges.MEDIA_QUEUE_DEPTH.family, "{{kind}}"),
             unit=panels.NUMBER,
             meaning="Items that wait for WebRTC, over all sessions. Needs the agent.",
             bad="growth without an end: playback falls behind generation for ever.",
@@ -115,7 +115,7 @@ def _processes() -> list[Any]:
         ),
         graph(
             "Resident memory",
-            Query(stages.PROCESS_MEMORY.family, "{{role}}"),
+            Query(gauges.PROCESS_MEMORY.family, "{{role}}"),
             unit=panels.BYTES,
             meaning="Memory of OpenTalking's processes, by role. Needs the agent.",
             bad="a rise that outlasts the sessions that caused it.",
@@ -125,14 +125,14 @@ def _processes() -> list[Any]:
 
 
 def _backend() -> list[Any]:
-    chunk = f"{stages.BACKEND_CHUNK_DURATION}_bucket{{{TARGET_VARIABLES}}}"
+    chunk = f"{gauges.BACKEND_CHUNK_DURATION}_bucket{{{TARGET_VARIABLES}}}"
     of_model = "{{model}} {{backend_instance}}"
     return [
         graph(
             "Jobs that wait",
-            Query(f"{stages.BACKEND_QUEUE.family}{{{TARGET_VARIABLES}}}", of_model),
+            Query(f"{gauges.BACKEND_QUEUE.family}{{{TARGET_VARIABLES}}}", of_model),
             unit=panels.NUMBER,
-            meaning=stages.BACKEND_QUEUE.meaning,
+            meaning=gauges.BACKEND_QUEUE.meaning,
             bad="growth: the backend's workers are all busy.",
             width=THIRD,
         ),
@@ -154,10 +154,10 @@ def _backend() -> list[Any]:
         graph(
             "Peak memory of the last job",
             Query(
-                f"{stages.BACKEND_VRAM_PEAK.family}{{{TARGET_VARIABLES}}}", of_model + " {{device}}"
+                f"{gauges.BACKEND_VRAM_PEAK.family}{{{TARGET_VARIABLES}}}", of_model + " {{device}}"
             ),
             unit=panels.BYTES,
-            meaning=stages.BACKEND_VRAM_PEAK.meaning,
+            meaning=gauges.BACKEND_VRAM_PEAK.meaning,
             bad="near the device's memory.",
             width=THIRD,
         ),
@@ -165,11 +165,11 @@ def _backend() -> list[Any]:
 
 
 def _memory() -> list[Any]:
-    used, total = stages.VRAM_USED.family, stages.VRAM_TOTAL.family
+    used, total = gauges.VRAM_USED.family, gauges.VRAM_TOTAL.family
     return [
         number(
             "Sessions that still fit",
-            Query(f'min({stages.VRAM_SESSIONS_LEFT.family}{{bound="estimate"}})'),
+            Query(f'min({gauges.VRAM_SESSIONS_LEFT.family}{{bound="estimate"}})'),
             unit=panels.NUMBER,
             meaning="Forecast from the memory that sessions have cost so far.",
             bad="below 2.",
@@ -179,7 +179,7 @@ def _memory() -> list[Any]:
         ),
         graph(
             "Memory of a session",
-            Query(stages.VRAM_PER_SESSION.family, "device {{device}} {{bound}}"),
+            Query(gauges.VRAM_PER_SESSION.family, "device {{device}} {{bound}}"),
             unit=panels.BYTES,
             meaning="Slope of the device's memory over sessions, with its 95 % interval.",
             bad="a wide interval: the forecast is worth little.",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from exporter import stages
-from exporter.stages import Gauge
+from exporter import gauges
+from exporter.gauges import Gauge
 from grafana import panels
 from grafana.panels import HALF, QUARTER, THIRD, Query, graph
 from grafana.queries import RATE, off_zero
@@ -19,7 +19,7 @@ def dashboard() -> Any:
         "Accelerators of any vendor. What a device cannot tell is absent, never zero.",
     )
     board = board.with_variable(
-        panels.variable("device", "Device", f"label_values({stages.VRAM_TOTAL.family}, device)")
+        panels.variable("device", "Device", f"label_values({gauges.VRAM_TOTAL.family}, device)")
     )
     return panels.lay_out(
         board,
@@ -48,7 +48,7 @@ def _level(title: str, gauge: Gauge, legend: str, unit: str, bad: str, width: in
 
 
 def _memory() -> list[Any]:
-    used = stages.VRAM_USED
+    used = gauges.VRAM_USED
     return [
         _level(
             "Memory used, by whom",
@@ -61,7 +61,7 @@ def _memory() -> list[Any]:
         graph(
             "Memory, used and in all",
             Query(f'{used.family}{{device=~"$device", scope="device"}}', "device {{device}} used"),
-            Query(_of(stages.VRAM_TOTAL), "device {{device}} in all"),
+            Query(_of(gauges.VRAM_TOTAL), "device {{device}} in all"),
             unit=panels.BYTES,
             meaning="Memory of each device. Under WSL2 only scope=device is to be had.",
             bad="the two lines meeting.",
@@ -74,22 +74,22 @@ def _work() -> list[Any]:
     return [
         _level(
             "Time with work",
-            stages.ACCELERATOR_UTILIZATION,
+            gauges.ACCELERATOR_UTILIZATION,
             "device {{device}}",
             panels.SHARE,
             "idle while tasks wait.",
         ),
         _level(
             "Time with memory access",
-            stages.ACCELERATOR_MEMORY_UTILIZATION,
+            gauges.ACCELERATOR_MEMORY_UTILIZATION,
             "device {{device}}",
             panels.SHARE,
             "near 100 %: bound by memory bandwidth, so a faster chip will not help.",
         ),
         graph(
             "Video encoder and decoder",
-            Query(_of(stages.ACCELERATOR_ENCODER), "device {{device}} encoder"),
-            Query(_of(stages.ACCELERATOR_DECODER), "device {{device}} decoder"),
+            Query(_of(gauges.ACCELERATOR_ENCODER), "device {{device}} encoder"),
+            Query(_of(gauges.ACCELERATOR_DECODER), "device {{device}} decoder"),
             unit=panels.SHARE,
             meaning="Share of time in which the device's video engines worked.",
             bad="near 100 %: encoding is the bottleneck.",
@@ -99,25 +99,25 @@ def _work() -> list[Any]:
 
 
 def _condition() -> list[Any]:
-    throttled = stages.ACCELERATOR_THROTTLED
+    throttled = gauges.ACCELERATOR_THROTTLED
     return [
         _level(
             "Power",
-            stages.ACCELERATOR_POWER,
+            gauges.ACCELERATOR_POWER,
             "device {{device}}",
             panels.WATTS,
             "flat at the power limit.",
         ),
         _level(
             "Temperature",
-            stages.ACCELERATOR_TEMPERATURE,
+            gauges.ACCELERATOR_TEMPERATURE,
             "device {{device}}",
             panels.CELSIUS,
             "above 85 °C: throttling.",
         ),
         _level(
             "Clocks",
-            stages.ACCELERATOR_CLOCK,
+            gauges.ACCELERATOR_CLOCK,
             "device {{device}} {{clock}}",
             panels.HERTZ,
             "falling under load: throttled.",
@@ -134,11 +134,11 @@ def _condition() -> list[Any]:
         graph(
             "Errors",
             Query(
-                f"increase({_of(stages.ACCELERATOR_ECC_ERRORS)}[1h])",
+                f"increase({_of(gauges.ACCELERATOR_ECC_ERRORS)}[1h])",
                 "device {{device}} ECC {{kind}}",
             ),
             Query(
-                f"increase({_of(stages.ACCELERATOR_CRITICAL_ERRORS)}[1h])",
+                f"increase({_of(gauges.ACCELERATOR_CRITICAL_ERRORS)}[1h])",
                 "device {{device}} critical",
             ),
             unit=panels.NUMBER,
@@ -149,7 +149,7 @@ def _condition() -> list[Any]:
         ),
         _level(
             "Healthy",
-            stages.ACCELERATOR_HEALTHY,
+            gauges.ACCELERATOR_HEALTHY,
             "device {{device}}",
             panels.NUMBER,
             "0: the device is lost or faulty.",
@@ -161,40 +161,40 @@ def _host() -> list[Any]:
     return [
         graph(
             "Processors",
-            Query(stages.HOST_CPU_BUSY.family, "{{instance}}"),
+            Query(gauges.HOST_CPU_BUSY.family, "{{instance}}"),
             unit=panels.SHARE,
-            meaning=stages.HOST_CPU_BUSY.meaning,
+            meaning=gauges.HOST_CPU_BUSY.meaning,
             bad="near 100 %: encoding, pacing and the exporter itself are late.",
             width=QUARTER,
             limits=(0.9,),
         ),
         graph(
             "Memory of the machine",
-            Query(stages.HOST_MEMORY_AVAILABLE.family, "{{instance}} available"),
-            Query(stages.HOST_MEMORY.family, "{{instance}} in all"),
+            Query(gauges.HOST_MEMORY_AVAILABLE.family, "{{instance}} available"),
+            Query(gauges.HOST_MEMORY.family, "{{instance}} in all"),
             unit=panels.BYTES,
-            meaning=stages.HOST_MEMORY_AVAILABLE.meaning,
+            meaning=gauges.HOST_MEMORY_AVAILABLE.meaning,
             bad="little available: swapping stops playback.",
             width=QUARTER,
         ),
         graph(
             "Memory of the control group",
-            Query(stages.MEMORY_IN_GROUP.family, "{{instance}} used"),
-            Query(stages.MEMORY_LIMIT.family, "{{instance}} limit"),
+            Query(gauges.MEMORY_IN_GROUP.family, "{{instance}} used"),
+            Query(gauges.MEMORY_LIMIT.family, "{{instance}} limit"),
             unit=panels.BYTES,
-            meaning=f"{stages.MEMORY_IN_GROUP.meaning} {stages.MEMORY_LIMIT.meaning}",
+            meaning=f"{gauges.MEMORY_IN_GROUP.meaning} {gauges.MEMORY_LIMIT.meaning}",
             bad="the two lines meeting: the container is killed.",
             width=QUARTER,
         ),
         graph(
             "Processors of the control group",
-            Query(stages.CPU_LIMIT.family, "{{instance}} limit, cores"),
+            Query(gauges.CPU_LIMIT.family, "{{instance}} limit, cores"),
             Query(
-                f"rate({stages.CPU_THROTTLED.exported}[{RATE}])",
+                f"rate({gauges.CPU_THROTTLED.exported}[{RATE}])",
                 "{{instance}} seconds throttled a second",
             ),
             unit=panels.NUMBER,
-            meaning=f"{stages.CPU_LIMIT.meaning} {stages.CPU_THROTTLED.meaning}",
+            meaning=f"{gauges.CPU_LIMIT.meaning} {gauges.CPU_THROTTLED.meaning}",
             bad="any time throttled: what runs in that group is late.",
             width=QUARTER,
             reach=1.0,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from exporter import stages
+from exporter import gauges, stages
 from exporter.stages import Stage
 from grafana import alerts, names, panels, rules
 from grafana.boards import variables
@@ -21,7 +21,7 @@ from grafana.queries import (
     quantile,
 )
 
-TURNS = f"{stages.TURNS.family}_total{{{TARGET_VARIABLES}}}"
+TURNS = f"{gauges.TURNS.family}_total{{{TARGET_VARIABLES}}}"
 
 
 def dashboard() -> Any:
@@ -44,7 +44,7 @@ def dashboard() -> Any:
 
 
 def _now() -> list[Any]:
-    sessions = stages.SESSIONS.family
+    sessions = gauges.SESSIONS.family
     fps = family(stages.PLAYBACK_FPS)
     return [
         number(
@@ -84,7 +84,7 @@ def _now() -> list[Any]:
         ),
         number(
             "A/V drift, median",
-            Query(f'{stages.LIVE_DRIFT.family}{{statistic="median"}}'),
+            Query(f'{gauges.LIVE_DRIFT.family}{{statistic="median"}}'),
             unit=panels.SECONDS,
             meaning="Median drift of live sessions; positive: sound early (ITU-R BT.1359).",
             bad="beyond +45 or −125 ms people notice, beyond +90 or −185 ms they object.",
@@ -92,7 +92,7 @@ def _now() -> list[Any]:
         number(
             "Turns that ended badly",
             Query(
-                f"1 - sum(increase({stages.TURNS.family}_total"
+                f"1 - sum(increase({gauges.TURNS.family}_total"
                 f'{{{TARGET_VARIABLES}, outcome=~"completed|interrupted"}}[15m])) '
                 f"/ sum(increase({TURNS}[15m]))"
             ),
@@ -139,7 +139,7 @@ def _viewer() -> list[Any]:
             "Playback",
             Query(quantile(0.05, fps, chosen(fps), RATE), "p5"),
             Query(quantile(0.5, fps, chosen(fps), RATE), "p50"),
-            Query(stages.LIVE_PLAYBACK_FPS.family, "live, {{statistic}}"),
+            Query(gauges.LIVE_PLAYBACK_FPS.family, "live, {{statistic}}"),
             unit=panels.FPS,
             meaning=f"{fps.meaning} The slowest twentieth, and the median.",
             bad="p5 below 25: some viewers see a stutter.",
@@ -147,7 +147,7 @@ def _viewer() -> list[Any]:
         ),
         graph(
             "A/V drift",
-            Query(f"{stages.LIVE_DRIFT.family}", "{{statistic}}"),
+            Query(f"{gauges.LIVE_DRIFT.family}", "{{statistic}}"),
             Query(
                 f"histogram_quantile(0.95, {buckets(drift, chosen(drift), RATE, 'leads')})",
                 "p95, {{leads}} early",
@@ -186,7 +186,7 @@ def _sessions() -> list[Any]:
     return [
         graph(
             "Live sessions",
-            Query(f"sum by (state) ({stages.SESSIONS.family})", "{{state}}"),
+            Query(f"sum by (state) ({gauges.SESSIONS.family})", "{{state}}"),
             unit=panels.NUMBER,
             meaning="Sessions by what they do just now.",
             bad="a growing band of queued ones: the deployment is full.",
@@ -205,7 +205,7 @@ def _sessions() -> list[Any]:
         graph(
             "Errors by code",
             Query(
-                off_zero(added(f"{stages.ERRORS.family}_total", "code"), "code"),
+                off_zero(added(f"{gauges.ERRORS.family}_total", "code"), "code"),
                 "{{code}}",
             ),
             unit=panels.NUMBER,
@@ -229,9 +229,9 @@ def _sessions() -> list[Any]:
 
 def _sources() -> list[Any]:
     agent = (
-        (stages.AGENT_DROPPED, "dropped"),
-        (stages.AGENT_REFUSED, "refused"),
-        (stages.AGENT_FAILURES, "hooks failed"),
+        (gauges.AGENT_DROPPED, "dropped"),
+        (gauges.AGENT_REFUSED, "refused"),
+        (gauges.AGENT_FAILURES, "hooks failed"),
     )
     return [
         graph(

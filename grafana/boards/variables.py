@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from exporter import stages
+from exporter import gauges, stages
 from grafana import panels
 
-TURNS = f"{stages.TURNS.family}_total"
+TURNS = f"{gauges.TURNS.family}_total"
 
 
 def of_target(board: Any) -> Any:

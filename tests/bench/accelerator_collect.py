@@ -20,7 +20,7 @@ from exporter.accelerators.groups import Grouping, Selector
 from exporter.accelerators.nvidia import Nvml
 from exporter.accelerators.procfs import Procfs
 from exporter.accelerators.source import AcceleratorSource
-from exporter.stages import MemoryGroup
+from exporter.gauges import MemoryGroup
 from tests import nvml
 from tests.bench.measurement import Measurement
 

@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from exporter import stages
+from exporter import gauges, stages
 from grafana import alerts, names, rules
 from grafana.__main__ import ROOT
 from loadgen.opentalking import SAMPLE_RATE
@@ -46,13 +46,13 @@ WITHOUT: dict[str, str] = {
         for stage in rules.WATCHED
         for what in ("mean_baseline", "p50_baseline", "mean_ratio", "mean_noise")
     },
-    stages.VRAM_PER_SESSION.family: SESSIONS,
-    stages.VRAM_SESSIONS_LEFT.family: SESSIONS,
-    stages.MEMORY_LIMIT.family: LIMITS,
-    stages.CPU_LIMIT.family: LIMITS,
-    stages.BACKEND_QUEUE.family: JOBS,
-    stages.BACKEND_VRAM_PEAK.family: JOBS,
-    f"{stages.BACKEND_CHUNK_DURATION}_bucket": JOBS,
+    gauges.VRAM_PER_SESSION.family: SESSIONS,
+    gauges.VRAM_SESSIONS_LEFT.family: SESSIONS,
+    gauges.MEMORY_LIMIT.family: LIMITS,
+    gauges.CPU_LIMIT.family: LIMITS,
+    gauges.BACKEND_QUEUE.family: JOBS,
+    gauges.BACKEND_VRAM_PEAK.family: JOBS,
+    f"{gauges.BACKEND_CHUNK_DURATION}_bucket": JOBS,
     names.SOURCE_DROPPED: GOOD,
 }
 """Series that this run need not have, and why."""

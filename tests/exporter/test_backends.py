@@ -3,7 +3,7 @@
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from exporter import backends, stages
+from exporter import backends, gauges
 from exporter.backends import BackendMetrics, Instance
 from exporter.sources.omnirt import parse
 from tests.exporter.test_omnirt import AFTER_JOB, FULL, samples
@@ -27,8 +27,8 @@ def value(found, name, **labels):
 
 def test_queue_chunks_and_peak_have_the_model_and_backend_of_our_series():
     found = served(FULL)
-    assert value(found, stages.BACKEND_QUEUE.family) == 2.0
-    assert value(found, stages.BACKEND_VRAM_PEAK.family, device="npu:0") == 32e9
+    assert value(found, gauges.BACKEND_QUEUE.family) == 2.0
+    assert value(found, gauges.BACKEND_VRAM_PEAK.family, device="npu:0") == 32e9
     assert value(found, f"{backends.CHUNK_DURATION}_count") == 1.0
     assert value(found, f"{backends.CHUNK_DURATION}_sum") == 0.71
     assert value(found, f"{backends.CHUNK_DURATION}_bucket", le="0.5") == 0.0
@@ -49,7 +49,7 @@ def test_a_models_workers_are_one():
         families.setdefault(family, []).append(line)
     both = "\n".join(line for lines in families.values() for line in lines) + "\n"
     found = served(both)
-    assert value(found, stages.BACKEND_QUEUE.family) == 4.0
+    assert value(found, gauges.BACKEND_QUEUE.family) == 4.0
     assert value(found, f"{backends.CHUNK_DURATION}_count") == 2.0
     assert value(found, f"{backends.CHUNK_DURATION}_sum") == 1.42
 
@@ -66,8 +66,8 @@ def test_workers_that_count_in_other_buckets_are_not_added(worker, bound):
 
 def test_instances_stay_apart():
     found = served(FULL, FULL)
-    assert value(found, stages.BACKEND_QUEUE.family, backend_instance="gpu-1:9000") == 2.0
-    assert value(found, stages.BACKEND_QUEUE.family, backend_instance="gpu-2:9000") == 2.0
+    assert value(found, gauges.BACKEND_QUEUE.family, backend_instance="gpu-1:9000") == 2.0
+    assert value(found, gauges.BACKEND_QUEUE.family, backend_instance="gpu-2:9000") == 2.0
 
 
 @pytest.mark.parametrize("ours", [{}, {"flashtalk": "local"}, {"wav2lip": "omnirt"}])
@@ -83,8 +83,8 @@ def test_a_peak_of_jobs_of_several_models_is_nobodys():
         1,
     )
     found = served(other)
-    assert not [name for name, _ in found if name == stages.BACKEND_VRAM_PEAK.family]
-    assert value(found, stages.BACKEND_QUEUE.family) == 2.0
+    assert not [name for name, _ in found if name == gauges.BACKEND_VRAM_PEAK.family]
+    assert value(found, gauges.BACKEND_QUEUE.family) == 2.0
 
 
 def test_an_instance_that_ran_no_worker_or_does_not_answer_says_nothing():

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from exporter import stages
+from exporter import gauges
 from exporter.bundle import Bundle, BundleExistsError
 from exporter.observations import Reading, Readings, TargetEvent
 from exporter.stages import Outcome, Source
@@ -23,7 +23,7 @@ def write(folder):
     said = {"session_id": "s", "text": "private words"}
     bundle.event(TargetEvent(2.0, Source.BUS, "s", "speech.started", said))
     reading = Reading(
-        stages.VRAM_USED.name, 5.0, {"device": "0", "scope": "device", "group": "all"}
+        gauges.VRAM_USED.name, 5.0, {"device": "0", "scope": "device", "group": "all"}
     )
     bundle.readings(Readings(3.0, "nvidia", (reading,)))
     return bundle

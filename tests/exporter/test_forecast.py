@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from exporter import stages
+from exporter import gauges
 from exporter.forecast import MemoryForecast, NoForecastError, fit
 from exporter.observations import Reading, Readings
 
@@ -64,9 +64,9 @@ def memory(used, total=100.0, device="0", source="nvidia:memory"):
     labels = {"device": device}
     scoped = {**labels, "scope": "device", "group": "all"}
     readings = (
-        Reading(stages.VRAM_TOTAL.name, total, labels),
-        Reading(stages.VRAM_USED.name, used, scoped),
-        Reading(stages.VRAM_USED.name, 1e9, {**scoped, "scope": "process", "group": "other"}),
+        Reading(gauges.VRAM_TOTAL.name, total, labels),
+        Reading(gauges.VRAM_USED.name, used, scoped),
+        Reading(gauges.VRAM_USED.name, 1e9, {**scoped, "scope": "process", "group": "other"}),
     )
     return Readings(1.0, source, readings)
 
@@ -89,14 +89,14 @@ UP = ((0, 5.0), (1, 20.0), (2, 30.0), (3, 40.0))
 def test_the_model_that_the_first_session_loads_is_not_in_the_slope():
     _, told = fed(*UP)
     found = levels(told)
-    assert found[(stages.VRAM_PER_SESSION.name, "0", "estimate")] == pytest.approx(10.0)
+    assert found[(gauges.VRAM_PER_SESSION.name, "0", "estimate")] == pytest.approx(10.0)
     # (100 − 10) ÷ 10 = 9 sessions fit, of which 3 are live.
-    assert found[(stages.VRAM_SESSIONS_LEFT.name, "0", "estimate")] == 6
+    assert found[(gauges.VRAM_SESSIONS_LEFT.name, "0", "estimate")] == 6
 
 
 def test_the_highest_memory_with_a_number_of_sessions_is_its_point():
     _, told = fed(*UP[:3], (3, 31.0), (3, 40.0), (3, 38.0))
-    assert levels(told)[(stages.VRAM_PER_SESSION.name, "0", "estimate")] == pytest.approx(10.0)
+    assert levels(told)[(gauges.VRAM_PER_SESSION.name, "0", "estimate")] == pytest.approx(10.0)
 
 
 def test_memory_that_closed_sessions_leave_behind_says_nothing():

@@ -4,7 +4,7 @@ from prometheus_client.openmetrics.parser import (
 )
 from prometheus_client.parser import text_string_to_metric_families as parse_classic
 
-from exporter import stages, upstream
+from exporter import gauges, stages, upstream
 from exporter.arbiter import EventArbiter
 from exporter.health import SourceHealth
 from exporter.live import LiveSessions
@@ -121,7 +121,7 @@ def test_live_sessions_are_counted_by_state(metrics, live):
 def test_the_last_value_of_live_sessions_is_absent_until_it_is_known(
     metrics, live, stage, told, base
 ):
-    family = stages.LIVE[stage.key].family
+    family = gauges.LIVE[stage.key].family
     live.feed(TargetEvent(1.0, Source.BUS, "sess_1", upstream.SPEECH_STARTED, {}))
     assert value(metrics, family, statistic="worst") is None
     live.finished(example.turn(values={stage.key: told}))
@@ -163,7 +163,7 @@ def test_a_value_without_a_turn_is_observed_as_nobodys(metrics):
 
 
 def test_what_a_source_no_longer_says_is_withdrawn(metrics):
-    reading = Reading(stages.QUEUE_LEVEL.name, 4.0, {"queue": "tasks"})
+    reading = Reading(gauges.QUEUE_LEVEL.name, 4.0, {"queue": "tasks"})
     metrics.readings(Readings(1.0, "bus", (reading,)))
     assert value(metrics, "opentalking_queue_depth", queue="tasks") == 4
     metrics.readings(Readings(2.0, "bus"))
@@ -172,7 +172,7 @@ def test_what_a_source_no_longer_says_is_withdrawn(metrics):
 
 def test_two_sources_do_not_overwrite_each_other(metrics):
     metrics.readings(
-        Readings(1.0, "bus", (Reading(stages.QUEUE_LEVEL.name, 4.0, {"queue": "tasks"}),))
+        Readings(1.0, "bus", (Reading(gauges.QUEUE_LEVEL.name, 4.0, {"queue": "tasks"}),))
     )
     metrics.readings(
         Readings(
@@ -180,7 +180,7 @@ def test_two_sources_do_not_overwrite_each_other(metrics):
             "nvidia",
             (
                 Reading(
-                    stages.VRAM_USED.name, 9.0, {"device": "0", "scope": "device", "group": "all"}
+                    gauges.VRAM_USED.name, 9.0, {"device": "0", "scope": "device", "group": "all"}
                 ),
             ),
         )
@@ -224,7 +224,7 @@ def test_session_values_are_observed_once(metrics):
 def test_promtool_has_no_remark(metrics):
     metrics.turn(example.turn())
     metrics.readings(
-        Readings(1.0, "bus", (Reading(stages.QUEUE_LEVEL.name, 4.0, {"queue": "tasks"}),))
+        Readings(1.0, "bus", (Reading(gauges.QUEUE_LEVEL.name, 4.0, {"queue": "tasks"}),))
     )
     body, _ = metrics.render("")
     assert remarks(body) == b""

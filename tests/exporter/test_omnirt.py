@@ -14,7 +14,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from exporter import stages
+from exporter import gauges, stages
 from exporter.sources.omnirt import OmniRtMetrics, OmniRtSource, parse
 from tests.recordings import CAPTURES
 
@@ -104,7 +104,7 @@ def test_its_queue_is_never_ours():
     source = OmniRtSource("http://gpu:9000")
     source.families = parse(FULL, source.instance)
     assert "omnirt_queue_depth{" in served([source])
-    ours = {s.family for s in stages.STAGES.values()} | {g.family for g in stages.GAUGES.values()}
+    ours = {s.family for s in stages.STAGES.values()} | {g.family for g in gauges.GAUGES.values()}
     assert not {family.name for family in source.families} & ours
 
 

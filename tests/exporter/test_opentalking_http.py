@@ -3,7 +3,7 @@ import asyncio
 import httpx
 import pytest
 
-from exporter import stages
+from exporter import gauges
 from exporter.observations import LanguageModelSeen, Reading, Readings
 from exporter.sources.opentalking_http import OpenTalkingHttpSource
 
@@ -12,7 +12,7 @@ ANSWERS = {
     "/models": {"statuses": [{"id": "wav2lip", "backend": "omnirt", "connected": True}]},
     "/openapi.json": {"info": {"title": "OpenTalking Unified", "version": "0.1.0"}},
 }
-INFO = stages.TARGET_INFO.name
+INFO = gauges.TARGET_INFO.name
 
 
 def polled(*rounds):

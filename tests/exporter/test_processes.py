@@ -1,7 +1,7 @@
 import pytest
 
+from exporter import gauges
 from exporter import processes as module
-from exporter import stages
 from exporter.observations import AgentLosses, LoopLag, ProcessReported
 from exporter.processes import FRESH_S, Processes
 from exporter.stages import ProcessRole
@@ -34,21 +34,21 @@ def test_what_a_process_tells_becomes_levels(processes):
             )
         )
     )
-    lag = stages.LOOP_LAG.name
+    lag = gauges.LOOP_LAG.name
     assert told == {
-        (stages.PROCESSES.name, "unified"): 1,
-        (stages.PROCESS_MEMORY.name, "unified"): 700,
+        (gauges.PROCESSES.name, "unified"): 1,
+        (gauges.PROCESS_MEMORY.name, "unified"): 700,
         (lag, "unified", "p50"): 0.001,
         (lag, "unified", "p99"): 0.01,
         (lag, "unified", "max"): 0.02,
-        (stages.MEDIA_QUEUE_DEPTH.name, "video"): 3,
-        (stages.MEDIA_QUEUE_DEPTH.name, "audio"): 5,
-        (stages.QUEUE_LEVEL.name, "realtime"): 2,
+        (gauges.MEDIA_QUEUE_DEPTH.name, "video"): 3,
+        (gauges.MEDIA_QUEUE_DEPTH.name, "audio"): 5,
+        (gauges.QUEUE_LEVEL.name, "realtime"): 2,
     }
 
 
 def test_what_a_process_cannot_tell_is_absent(processes):
-    assert levels(processes.feed(report())) == {(stages.PROCESSES.name, "worker"): 1}
+    assert levels(processes.feed(report())) == {(gauges.PROCESSES.name, "worker"): 1}
 
 
 def test_several_processes_of_a_role_are_summed_and_the_slowest_loop_shows(processes):
@@ -59,18 +59,18 @@ def test_several_processes_of_a_role_are_summed_and_the_slowest_loop_shows(proce
             report("b", rss_bytes=300, lag=LoopLag(0.0, 0.2, 0.3), media_queue={"video": 2})
         )
     )
-    assert told[stages.PROCESSES.name, "worker"] == 2
-    assert told[stages.PROCESS_MEMORY.name, "worker"] == 1000
-    assert told[stages.PROCESS_MEMORY.name, "api"] == 50
-    assert told[stages.LOOP_LAG.name, "worker", "p50"] == 0.1
-    assert told[stages.LOOP_LAG.name, "worker", "max"] == 0.3
-    assert told[stages.MEDIA_QUEUE_DEPTH.name, "video"] == 3
+    assert told[gauges.PROCESSES.name, "worker"] == 2
+    assert told[gauges.PROCESS_MEMORY.name, "worker"] == 1000
+    assert told[gauges.PROCESS_MEMORY.name, "api"] == 50
+    assert told[gauges.LOOP_LAG.name, "worker", "p50"] == 0.1
+    assert told[gauges.LOOP_LAG.name, "worker", "max"] == 0.3
+    assert told[gauges.MEDIA_QUEUE_DEPTH.name, "video"] == 3
 
 
 def test_a_sum_that_would_be_of_some_processes_only_is_absent(processes):
     processes.feed(report("a", rss_bytes=700))
     told = levels(processes.feed(report("b")))
-    assert (stages.PROCESS_MEMORY.name, "worker") not in told
+    assert (gauges.PROCESS_MEMORY.name, "worker") not in told
 
 
 def test_a_process_that_was_not_heard_of_lately_is_withdrawn(processes):
@@ -78,7 +78,7 @@ def test_a_process_that_was_not_heard_of_lately_is_withdrawn(processes):
     processes.feed(report("b", at=110.0, rss_bytes=300))
     assert processes.tick(100.0 + FRESH_S) is None
     told = processes.tick(100.1 + FRESH_S)
-    assert levels(told)[stages.PROCESS_MEMORY.name, "worker"] == 300
+    assert levels(told)[gauges.PROCESS_MEMORY.name, "worker"] == 300
     assert processes.tick(110.1 + FRESH_S).readings == ()
 
 
@@ -99,5 +99,5 @@ def test_processes_are_bounded(processes, monkeypatch):
     monkeypatch.setattr(module, "ORIGINS_REMEMBERED", 3)
     for number in range(10):
         told = processes.feed(report(str(number), at=100.0 + number, losses=AgentLosses(1)))
-    assert levels(told)[stages.PROCESSES.name, "worker"] == 3
+    assert levels(told)[gauges.PROCESSES.name, "worker"] == 3
     assert processes.dropped[WORKER] == 10

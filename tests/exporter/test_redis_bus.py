@@ -6,7 +6,7 @@ import subprocess
 import pytest
 from redis.asyncio import Redis
 
-from exporter import stages, upstream
+from exporter import gauges, upstream
 from exporter.live import LiveSessions
 from exporter.observations import BusGap, BusLost, Readings, SessionSeen, TargetEvent
 from exporter.sources import redis_bus
@@ -88,9 +88,9 @@ def test_queue_levels_are_those_of_redis(redis_url):
 
     readings = asyncio.run(run()).readings
     assert {(r.name, r.labels.get("queue")): r.value for r in readings} == {
-        (stages.QUEUE_LEVEL.name, "tasks"): 3.0,
-        (stages.QUEUE_LEVEL.name, "flashtalk_slot"): 2.0,
-        (stages.SLOT_OCCUPIED.name, None): 1.0,
+        (gauges.QUEUE_LEVEL.name, "tasks"): 3.0,
+        (gauges.QUEUE_LEVEL.name, "flashtalk_slot"): 2.0,
+        (gauges.SLOT_OCCUPIED.name, None): 1.0,
     }
 
 

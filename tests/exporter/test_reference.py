@@ -1,6 +1,6 @@
 import pytest
 
-from exporter import attributes, reference, stages
+from exporter import attributes, gauges, reference, stages
 from tests.processes import ROOT
 
 
@@ -12,7 +12,7 @@ def test_the_page_in_the_tree_is_the_catalogue(name):
 
 def test_every_stage_mark_and_level_is_on_it():
     page = reference.metrics()
-    for name in (*stages.STAGES, *stages.MARKS, *(g.family for g in stages.GAUGES.values())):
+    for name in (*stages.STAGES, *stages.MARKS, *(g.family for g in gauges.GAUGES.values())):
         assert name in page
 
 

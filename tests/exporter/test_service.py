@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from exporter import service, stages, upstream
+from exporter import gauges, service, stages, upstream
 from exporter.config import parse
 from exporter.health import SourceHealth
 from exporter.observations import BusGap, BusLost, Reading, Readings, SessionSeen, TargetEvent
@@ -230,7 +230,7 @@ def test_an_endpoint_that_hangs_does_not_hold_up_the_stop(tmp_path, protocol):
 
 def test_a_source_that_breaks_starts_again_without_its_old_values(monkeypatch):
     monkeypatch.setattr(service, "RESTART_S", 0.01)
-    level = Reading(stages.SLOT_OCCUPIED.name, 1.0)
+    level = Reading(gauges.SLOT_OCCUPIED.name, 1.0)
 
     class Breaks:
         health = SourceHealth("breaks")
@@ -255,7 +255,7 @@ def test_a_source_that_breaks_starts_again_without_its_old_values(monkeypatch):
 
     health, text = asyncio.run(run())
     assert health.reason == "broke with KeyError: 'a mistake of ours'"
-    assert stages.SLOT_OCCUPIED.family not in text
+    assert gauges.SLOT_OCCUPIED.family not in text
 
 
 def test_a_clients_relay_takes_over_while_redis_is_away(tmp_path):
@@ -307,8 +307,8 @@ def test_memory_over_sessions_becomes_a_forecast_in_the_metrics():
     labels = {"device": "0", "scope": "device", "group": "all"}
     for sessions in (1, 2, 3):
         exporter.emit(SessionSeen(1.0, f"s{sessions}"))
-        used = Reading(stages.VRAM_USED.name, (4 + sessions) * gib, labels)
-        total = Reading(stages.VRAM_TOTAL.name, 24 * gib, {"device": "0"})
+        used = Reading(gauges.VRAM_USED.name, (4 + sessions) * gib, labels)
+        total = Reading(gauges.VRAM_TOTAL.name, 24 * gib, {"device": "0"})
         exporter.emit(Readings(1.0, "nvidia:memory", (total, used)))
     text = exporter.metrics.render("text/plain")[0].decode()
     # 24 GiB hold (24 − 4) ÷ 1 = 20 sessions, of which 3 are live.

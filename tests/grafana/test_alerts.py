@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from exporter import stages
+from exporter import gauges, stages
 from exporter.stages import Outcome
 from grafana import alerts, names, rules
 
@@ -138,7 +138,7 @@ def burns():
 
 
 def turns(outcome, bad, good):
-    name = f"{stages.TURNS.family}_total{{{MODEL},outcome="
+    name = f"{gauges.TURNS.family}_total{{{MODEL},outcome="
     return {
         f'{name}"{outcome.value}"}}': growing(bad, 60),
         f'{name}"{Outcome.COMPLETED.value}"}}': growing(good, 60),
@@ -161,8 +161,8 @@ def losses():
 
 
 def simple():
-    drift = f'{stages.LIVE_DRIFT.family}{{statistic="median"}}'
-    worst = f'{stages.LIVE_DRIFT.family}{{statistic="worst"}}'
+    drift = f'{gauges.LIVE_DRIFT.family}{{statistic="median"}}'
+    worst = f'{gauges.LIVE_DRIFT.family}{{statistic="worst"}}'
     for name, early, late in (
         ("OpenTalkingLipSyncNoticeable", 0.05, -0.13),
         ("OpenTalkingLipSyncUnacceptable", 0.095, -0.19),
@@ -187,8 +187,8 @@ def simple():
     yield Case("PlaybackBelowNominal", "too few turns to tell", played(0.1, 10), 30, False)
     yield Case("PlaybackBelowNominal", "no data", {}, 30, False)
 
-    queue = f'{stages.QUEUE_LEVEL.family}{{queue="task"}}'
-    busy = f'{stages.ACCELERATOR_UTILIZATION.family}{{device="0"}}'
+    queue = f'{gauges.QUEUE_LEVEL.family}{{queue="task"}}'
+    busy = f'{gauges.ACCELERATOR_UTILIZATION.family}{{device="0"}}'
     grows, stands = growing(1, 60), level(0, 60)
     for name, waits, works, fires in (
         ("grows while the accelerator idles", grows, level(0.1, 60), True),
@@ -198,12 +198,12 @@ def simple():
         yield Case("HiddenQueue", name, {queue: waits, busy: works}, 40, fires)
     yield Case("HiddenQueue", "no data of the accelerator", {queue: grows}, 40, False)
 
-    left = f'{stages.VRAM_SESSIONS_LEFT.family}{{device="0",bound="lower"}}'
+    left = f'{gauges.VRAM_SESSIONS_LEFT.family}{{device="0",bound="lower"}}'
     yield Case("AcceleratorMemoryForecast", "one more", {left: level(1, 30)}, 20, True)
     yield Case("AcceleratorMemoryForecast", "a dozen", {left: level(12, 30)}, 20, False)
     yield Case("AcceleratorMemoryForecast", "no data", {}, 20, False)
 
-    healthy = f'{stages.ACCELERATOR_HEALTHY.family}{{device="0"}}'
+    healthy = f'{gauges.ACCELERATOR_HEALTHY.family}{{device="0"}}'
     yield Case("AcceleratorLost", "lost", {healthy: "1x10 0x20"}, 20, True)
     yield Case("AcceleratorLost", "healthy", {healthy: level(1, 30)}, 20, False)
     yield Case("AcceleratorLost", "no data", {}, 20, False)

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from exporter import stages
+from exporter import gauges
 from grafana import alerts, boards
 from grafana.__main__ import ROOT, files
 from grafana.boards import overview
@@ -21,7 +21,7 @@ def test_the_tree_has_what_would_be_generated(path, text):
 def test_a_changed_catalogue_is_noticed(monkeypatch):
     """The check above is worth something: another family gives another file."""
     before = dict(files())
-    monkeypatch.setattr(overview.stages, "LIVE_DRIFT", replace(stages.LIVE_DRIFT, family="renamed"))
+    monkeypatch.setattr(overview.gauges, "LIVE_DRIFT", replace(gauges.LIVE_DRIFT, family="renamed"))
     changed = [path for path, text in files() if text != before[path]]
     assert changed
 

@@ -5,7 +5,7 @@ import re
 import promql_parser
 import pytest
 
-from exporter import stages
+from exporter import gauges, stages
 from exporter.stages import Instrument
 from grafana import names, rules
 from tests.grafana.expressions import (
@@ -45,12 +45,12 @@ def of_stage(stage):
 
 def known():
     found = {names.UP} | names.OF_EXPORTER | names.OF_PROBE | names.OF_GENERATOR
-    found |= of_histogram(stages.BACKEND_CHUNK_DURATION)
+    found |= of_histogram(gauges.BACKEND_CHUNK_DURATION)
     for stage in stages.STAGES.values():
         if stage.family is not None:
             found |= of_stage(stage)
-    found |= {gauge.exported for gauge in stages.GAUGES.values()}
-    found |= {f"{count.family}_total" for count in stages.COUNTS}
+    found |= {gauge.exported for gauge in gauges.GAUGES.values()}
+    found |= {f"{count.family}_total" for count in gauges.COUNTS}
     return found | {rule["record"] for group in rules.groups() for rule in group["rules"]}
 
 

@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from exporter import stages
+from exporter import gauges, stages
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -105,7 +105,7 @@ def vram(
     labels = {"device": device, "scope": scope}
     return {
         "unix": unix,
-        "name": stages.VRAM_USED.name,
+        "name": gauges.VRAM_USED.name,
         "value": gib * GIB,
         "labels": labels if group is None else {**labels, "group": group},
     }

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from exporter import stages
+from exporter import gauges, stages
 from exporter.bundle import Bundle
+from exporter.gauges import MemoryScope
 from exporter.health import SourceHealth
 from exporter.observations import Reading, Readings
-from exporter.stages import MemoryScope
 from exporter.turn_record import SessionRecord
 from report import BundleError, build
 from report.summary import Statistics
@@ -31,8 +31,8 @@ def open_bundle(folder: Path) -> Bundle:
         SessionRecord("sess_1", values={stages.SESSION_CREATE.key: 31.0}, outcome="closed")
     )
     labels = {"device": "0", "scope": "device", "group": "all"}
-    reading = Reading(stages.VRAM_USED.name, 2.0**30, labels)
-    depth = Reading(stages.QUEUE_LEVEL.name, 2.0, {"queue": "task_queue"})
+    reading = Reading(gauges.VRAM_USED.name, 2.0**30, labels)
+    depth = Reading(gauges.QUEUE_LEVEL.name, 2.0, {"queue": "task_queue"})
     bundle.readings(Readings(example.START + 0.5, "nvidia", (reading, depth)))
     return bundle
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from exporter import stages
-from exporter.stages import MemoryScope
+from exporter.gauges import MemoryScope
 from report import build, turn_table
 from report.absence import Missing
 from report.markdown import render

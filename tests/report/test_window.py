@@ -16,7 +16,7 @@ import httpx
 import jsonschema
 import pytest
 
-from exporter import stages, upstream
+from exporter import gauges, stages, upstream
 from report import build
 from report.absence import Missing
 from report.compare import Conclusion, compare
@@ -98,8 +98,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, Result]:
         address = url.removeprefix("http://")
         with prometheus(folder, address) as server:
             client = Prometheus(server.url)
-            counted = f"sum({stages.TURNS.family}_total)"
-            seen = f"{stages.SESSIONS_SEEN.family}_total"
+            counted = f"sum({gauges.TURNS.family}_total)"
+            seen = f"{gauges.SESSIONS_SEEN.family}_total"
             wait_until(lambda: client.at(seen, time.time()), "a first scrape")
             begin = time.time()
             sequence = 0
@@ -218,7 +218,7 @@ def history() -> str:
             ],
             levels=[
                 (
-                    stages.VRAM_USED.family,
+                    gauges.VRAM_USED.family,
                     {"device": "0", "scope": "process"},
                     [math.nan if i % 2 else 2.0**30 + (i % 32) for i in range(61)],
                 )

@@ -6,7 +6,7 @@ import pytest
 
 from exporter.accelerators.groups import Grouping, Selector
 from exporter.accelerators.procfs import INITIAL_PID_NAMESPACE, Procfs
-from exporter.stages import MemoryGroup
+from exporter.gauges import MemoryGroup
 from tests import nvml
 
 

@@ -4,10 +4,10 @@ import os
 
 from exporter.accelerators.source import AcceleratorSource
 from exporter.arbiter import EventArbiter
+from exporter.gauges import MemoryGroup
 from exporter.live import LiveSessions
 from exporter.metrics import Metrics
 from exporter.processes import Processes
-from exporter.stages import MemoryGroup
 from exporter.turns import TurnAssembler
 
 SHOWN = (

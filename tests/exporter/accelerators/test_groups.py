@@ -18,7 +18,7 @@ from exporter.accelerators.procfs import (
     parse_listeners,
     parse_stat,
 )
-from exporter.stages import MemoryGroup
+from exporter.gauges import MemoryGroup
 
 FUZZED = 10_000
 

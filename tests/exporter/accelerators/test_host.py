@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from exporter import stages
+from exporter import gauges
 from exporter.accelerators import cgroups, host
 from exporter.accelerators.cgroups import CgroupError, Limits
 from tests.exporter.accelerators import fuzz
@@ -85,38 +85,38 @@ def test_processors_are_busy_since_the_reading_before(tmp_path):
     put(tmp_path, stat=STAT, meminfo=MEMINFO)
     source = host.HostSource(tmp_path)
     first = levels(source.read())
-    assert first[stages.HOST_CPUS.name] == 2.0
-    assert stages.HOST_CPU_BUSY.name not in first
+    assert first[gauges.HOST_CPUS.name] == 2.0
+    assert gauges.HOST_CPU_BUSY.name not in first
     put(tmp_path, stat=LATER)
-    assert levels(source.read())[stages.HOST_CPU_BUSY.name] == 0.9
+    assert levels(source.read())[gauges.HOST_CPU_BUSY.name] == 0.9
 
 
 def test_memory_and_limits_are_bytes_and_only_what_there_is(tmp_path):
     put(tmp_path, stat=STAT, meminfo=MEMINFO)
     found = levels(host.HostSource(tmp_path).read())
-    assert found[stages.HOST_MEMORY.name] == 65536 * 1024
-    assert found[stages.HOST_MEMORY_AVAILABLE.name] == 1024 * 1024
-    assert stages.CPU_LIMIT.name not in found
-    assert stages.MEMORY_LIMIT.name not in found
+    assert found[gauges.HOST_MEMORY.name] == 65536 * 1024
+    assert found[gauges.HOST_MEMORY_AVAILABLE.name] == 1024 * 1024
+    assert gauges.CPU_LIMIT.name not in found
+    assert gauges.MEMORY_LIMIT.name not in found
     tree = shutil.copytree(CGROUPS / "v1", tmp_path / "v1")
     put(tree, stat=STAT, meminfo=MEMINFO)
     limited = levels(host.HostSource(tree).read())
-    assert limited[stages.CPU_LIMIT.name] == 6.0
-    assert limited[stages.CPU_THROTTLED.name] == 4.125
-    assert limited[stages.MEMORY_LIMIT.name] == 16 * GIB
-    assert limited[stages.MEMORY_IN_GROUP.name] == 8 * GIB
+    assert limited[gauges.CPU_LIMIT.name] == 6.0
+    assert limited[gauges.CPU_THROTTLED.name] == 4.125
+    assert limited[gauges.MEMORY_LIMIT.name] == 16 * GIB
+    assert limited[gauges.MEMORY_IN_GROUP.name] == 8 * GIB
 
 
 def test_what_cannot_be_read_is_absent_counted_and_named_and_the_rest_goes_on(tmp_path):
     put(tmp_path, meminfo=MEMINFO, stat="nothing\n")
     source = host.HostSource(tmp_path)
-    assert stages.HOST_MEMORY.name in levels(source.read())
-    assert stages.HOST_CPUS.name not in levels(source.read())
+    assert gauges.HOST_MEMORY.name in levels(source.read())
+    assert gauges.HOST_CPUS.name not in levels(source.read())
     assert not source.health.up
     assert source.health.reason == "/proc/stat has no line of all processors"
     assert source.health.dropped_by == {"malformed": 2}
     put(tmp_path, stat=STAT)
-    assert stages.HOST_CPUS.name in levels(source.read())
+    assert gauges.HOST_CPUS.name in levels(source.read())
     assert source.health.up
 
 
@@ -147,7 +147,7 @@ def test_it_reads_until_it_is_cancelled():
         task.cancel()
 
     asyncio.run(watch())
-    assert levels(seen[0])[stages.HOST_CPUS.name] >= 1.0
+    assert levels(seen[0])[gauges.HOST_CPUS.name] >= 1.0
 
 
 @pytest.mark.parametrize(

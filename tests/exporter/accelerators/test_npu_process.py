@@ -6,7 +6,7 @@ import shutil
 
 import httpx
 
-from exporter import stages
+from exporter import gauges
 from report import build
 from report.page import Column
 from report.row import row
@@ -55,7 +55,7 @@ def test_an_npu_fills_hardware_driver_idle_and_peak_memory_of_the_report(tmp_pat
     recording.samples = [
         sample | {"unix": at[sample["value"]]}
         for sample in samples
-        if sample["name"] == stages.VRAM_USED.name and sample["value"] in at
+        if sample["name"] == gauges.VRAM_USED.name and sample["value"] in at
     ]
     result = build(recording.write(tmp_path / "bundle"))
     assert result.facts.hardware == "NPU 910B2"

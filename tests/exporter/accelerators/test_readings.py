@@ -1,6 +1,6 @@
-from exporter import stages
+from exporter import gauges
 from exporter.accelerators.readings import DeviceMemory, ProcessMemory, memory_readings
-from exporter.stages import MemoryGroup
+from exporter.gauges import MemoryGroup
 
 GROUPS = {1: MemoryGroup.OPENTALKING, 2: MemoryGroup.OMNIRT, 3: MemoryGroup.OMNIRT}
 
@@ -11,7 +11,7 @@ def used(memory, baseline=None):
     return {
         (str(r.labels["scope"]), str(r.labels["group"])): r.value
         for r in readings
-        if r.name == stages.VRAM_USED.name
+        if r.name == gauges.VRAM_USED.name
     }
 
 
@@ -41,4 +41,4 @@ def test_a_device_that_holds_less_than_before_the_target_has_no_delta():
 
 def test_free_memory_that_is_not_told_is_absent():
     readings = memory_readings([DeviceMemory("0", 50.0, 100.0)], GROUPS.__getitem__, {})
-    assert stages.VRAM_FREE.name not in {reading.name for reading in readings}
+    assert gauges.VRAM_FREE.name not in {reading.name for reading in readings}

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from exporter import stages
+from exporter import gauges
 from exporter.accelerators.readings import (
     Collected,
     Device,
@@ -92,9 +92,9 @@ def test_at_the_end_everything_is_withdrawn_and_the_session_closed(table):
     library = Library()
     emitted, _ = run_until(source_of(table, library, interval=0.01), lambda seen: len(seen) >= 3)
     assert {r.name for seen in emitted for r in seen.readings} >= {
-        stages.VRAM_USED.name,
-        stages.ACCELERATOR_HEALTHY.name,
-        stages.ACCELERATOR_INFO.name,
+        gauges.VRAM_USED.name,
+        gauges.ACCELERATOR_HEALTHY.name,
+        gauges.ACCELERATOR_INFO.name,
     }
     assert set(last_by_source(emitted).values()) == {()}
     assert library.sessions == 0
