@@ -21,8 +21,8 @@ from exporter.stages import Instrument, Scope, Stage
 INTRODUCTION = """\
 # Metrics
 
-Generated from `exporter/stages.py` and `exporter/gauges.py` by `python -m exporter.reference docs`; do
-not edit.
+Generated from `exporter/stages.py` and `exporter/gauges.py` by `python -m exporter.reference docs`;
+do not edit.
 
 Every quantity has a benchmark name, in the unit of its suffix, and where it is exported a
 Prometheus family in base units. *Elementary* stages follow one another along a turn; *composite*
