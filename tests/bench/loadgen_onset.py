@@ -112,7 +112,7 @@ class _Witness(MediaMeter):
         def error(found: float | None) -> float:
             return MISSED_MS if found is None else 1e3 * abs(found - at)
 
-        frames = self._frames
+        frames = self._frames.all()
         usual = mean(f.size for f in frames if begin - 1 <= f.arrival < begin)
         doubled = _first(frames, lambda f: f.arrival >= begin and f.size >= 2 * usual)
         after_sound = _first(frames, lambda f: f.arrival >= sound)

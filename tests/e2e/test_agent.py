@@ -40,8 +40,8 @@ class _Meter(MediaMeter):
         self.firsts = []
 
     def end_turn(self, told=None):
-        frame = by_number(self._frames, self._numbers, self._begin)
-        sound = min(timestamp for timestamp, _ in self._sounds)
+        frame = by_number(self._frames.all(), self._numbers, self._begin)
+        sound = min(timestamp for timestamp, _ in self._sounds.all())
         self.firsts.append((frame.timestamp & BITS_32, sound & BITS_32))
         return super().end_turn(told)
 
