@@ -101,7 +101,8 @@ def _readings(samples: Samples) -> dict[tuple[str, str], dict[float, float]]:
         if of_processes and labels.get(group) not in (None, *targets):
             continue
         series = found.setdefault((labels.get(device, ""), labels.get(scope, "")), {})
-        for unix, used in level.readings:
+        # Groups add up; two readings of one series at one instant do not.
+        for unix, used in dict(level.readings).items():
             series[unix] = used + (series.get(unix, 0.0) if of_processes else 0.0)
     return found
 

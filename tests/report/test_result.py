@@ -410,6 +410,11 @@ def test_the_targets_groups_count_together_and_nobody_elses(result_of: Any) -> N
     assert (found.idle, found.peak) == (3.0 * GIB, 4.0 * GIB)
 
 
+def test_a_reading_that_is_there_twice_counts_once(result_of: Any) -> None:
+    samples = [vram(START + at, gib, group="omnirt") for at, gib in ((25.0, 2.0), (25.0, 3.0))]
+    assert result_of(memory_run(*samples)).memory.peak == 3.0 * GIB
+
+
 def test_processes_of_others_alone_are_no_reading_of_the_target(result_of: Any) -> None:
     others = [vram(START + at, 9.0, group="other") for at in (0.0, 25.0)]
     device = [vram(START + at, 12.0, "device", group="all") for at in (0.0, 25.0)]
