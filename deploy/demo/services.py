@@ -95,10 +95,12 @@ class Service:
         return f"{'redis' if self.name == 'redis' else 'http'}://{LOOPBACK}:{self.port}"
 
 
-def free_ports() -> Ports:
-    """Return ports that nothing on this machine listens on."""
+def free_ports(taken: int | None = None) -> Ports:
+    """Return ports that nothing on this machine listens on, and that are not the one `taken`."""
     chosen: list[int] = []
     for port in random.sample(PORTS, len(PORTS)):
+        if port == taken:
+            continue
         with socket.socket() as candidate:
             try:
                 candidate.bind((LOOPBACK, port))
@@ -114,10 +116,10 @@ def free_ports() -> Ports:
 
 def ports_for(settings: Settings) -> Ports:
     """Return free ports, but OpenTalking's as asked for."""
-    ports = free_ports()
     if settings.listen is None:
-        return ports
-    return dataclasses.replace(ports, opentalking=settings.listen[1])
+        return free_ports()
+    told = settings.listen[1]
+    return dataclasses.replace(free_ports(told), opentalking=told)
 
 
 def opentalking_python(venvs: Path) -> Path:

@@ -1,5 +1,6 @@
 """The supervisor and the real target: OpenTalking and OmniRT as separate processes."""
 
+import dataclasses
 import os
 import re
 import shutil
@@ -174,6 +175,13 @@ def test_a_signal_stops_everything_in_good_order(supervise, number):
     supervised.process.send_signal(number)
     assert supervised.process.wait(60) == 0
     supervised.until_nothing_is_left()
+
+
+def test_no_other_process_gets_the_port_that_opentalking_is_told(monkeypatch):
+    told = services.PORTS.start + 3
+    monkeypatch.setattr(services, "PORTS", range(services.PORTS.start, services.PORTS.start + 30))
+    for _ in range(50):
+        assert told not in dataclasses.astuple(services.free_ports(taken=told))
 
 
 @pytest.mark.e2e
