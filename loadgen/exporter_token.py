@@ -1,7 +1,8 @@
 """The bearer token of an exporter that asks for one: an option and the environment in, text out.
 
 A secret is never an option's value, where every process of the machine can read it. The variables
-are those of the agent (docs/agent.md).
+are those of the agent (docs/agent.md), whose reading (exporter/agent/settings.py) nothing of the
+load generator may import; keep the two alike.
 """
 
 from __future__ import annotations

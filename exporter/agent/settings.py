@@ -5,6 +5,7 @@ It must not know what the settings are used for.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,7 +56,7 @@ def from_environment(environment: Mapping[str, str]) -> Settings:
 def _token(environment: Mapping[str, str]) -> str | None:
     told, named = environment.get(TOKEN), environment.get(TOKEN_FILE)
     if not named:
-        return told or None
+        return _usable(TOKEN, told) if told else None
     if told:
         raise SettingsError(f"{TOKEN} and {TOKEN_FILE} are both set; give one of them")
     try:
@@ -66,4 +67,11 @@ def _token(environment: Mapping[str, str]) -> str | None:
         raise SettingsError(f"{TOKEN_FILE}: {named} is not UTF-8 text") from error
     if not token:
         raise SettingsError(f"{TOKEN_FILE}: {named} is empty; write the token into it")
+    return _usable(f"{TOKEN_FILE}: {named}", token)
+
+
+def _usable(where: str, token: str) -> str:
+    if not re.fullmatch(r"[!-~]+", token):
+        reason = "a token is printable ASCII without spaces, to fit in a header"
+        raise SettingsError(f"{where}: {reason}")
     return token

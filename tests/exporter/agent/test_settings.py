@@ -55,6 +55,15 @@ def test_a_file_that_holds_no_token_is_named(tmp_path, content, message):
         from_environment({EXPORTER: URL, TOKEN_FILE: str(path)})
 
 
+@pytest.mark.parametrize("token", ["two words", "line\nfeed", "schlüssel"])
+def test_a_token_that_fits_in_no_header_is_refused_where_it_is_told(tmp_path, token):
+    path = tmp_path / "token"
+    path.write_text(token, encoding="utf-8")
+    for told in ({TOKEN: token}, {TOKEN_FILE: str(path)}):
+        with pytest.raises(SettingsError, match=f"{next(iter(told))}: .*printable ASCII"):
+            from_environment({EXPORTER: URL, **told})
+
+
 def test_two_tokens_are_one_too_many(tmp_path):
     with pytest.raises(SettingsError, match="both set"):
         from_environment({EXPORTER: URL, TOKEN: "a", TOKEN_FILE: str(tmp_path / "token")})
