@@ -91,10 +91,10 @@ _NOT_BELOW: Final = 0.9
 
 _GOES_ON_S: Final = 1.0
 _GOES_ON: Final = 0.25
-"""A mouth goes on to move: in the recordings that are found by size (onsets.jsonl of the tests, some
-0.6 s of each speech) at least 31 % of the frames behind the first were as large. An encoder that
-refines a still picture, for a new bitrate above all, is done within some frames: 4 of a second's
-25 with the mock model."""
+"""A mouth goes on to move: in the recordings that are found by size (onsets.jsonl of the tests,
+some 0.6 s of each speech) at least 31 % of the frames behind the first were as large. An encoder
+that refines a still picture, for a new bitrate above all, is done within some frames: 4 of a
+second's 25 with the mock model."""
 
 _BESIDE_S: Final = 0.08
 _BESIDE_BEFORE: Final = 4
