@@ -1,13 +1,13 @@
-"""The exporter's clock: Unix time that never jumps.
+"""Unix time that never jumps: the clock of the exporter, of its agent and of its clients.
 
 What goes out: seconds since the epoch, as the wall clock stood when this process started plus
 what the monotonic clock has counted since. It must not know what the time is used for.
 
-Sources stamp what they saw with it, turns wait by it, and clients measure their offset to it, so
-that a step of the wall clock (NTP after boot, an operator, a host that slept) neither stretches
-a turn nor ends its waiting. Slewing, which NTP prefers, moves both clocks alike on Linux
-(clock_gettime(2), CLOCK_MONOTONIC). Only what leaves for others that read wall clocks is moved
-by `stepped`.
+Sources stamp what they saw with it, turns wait by it, and agent and clients stamp with it and
+measure their offset by it, so that a step of the wall clock (NTP after boot, an operator, a host
+that slept) neither stretches a turn nor ends its waiting. Slewing, which NTP prefers, moves both
+clocks alike on Linux (clock_gettime(2), CLOCK_MONOTONIC). Only what leaves for others that read
+wall clocks is moved by `stepped`.
 """
 
 from __future__ import annotations
@@ -35,3 +35,8 @@ def stepped() -> float:
 def from_wall(at: float) -> float:
     """An instant just written down by somebody else's wall clock, on this clock."""
     return at - stepped()
+
+
+def to_wall(at: float) -> float:
+    """The other way round: an instant on this clock, for somebody who reads the wall clock now."""
+    return at + stepped()

@@ -25,6 +25,7 @@ from typing import Any, ClassVar, Final, Protocol, Self
 
 import httpx
 
+from exporter import steady_clock
 from loadgen.loopback import is_loopback
 
 MAX_BATCH: Final = 1_000
@@ -153,7 +154,7 @@ class Delivery:
 
 @dataclass(frozen=True, slots=True)
 class ClockOffset:
-    """The exporter's wall clock minus ours, and half the round trip that told it (seconds)."""
+    """The exporter's clock minus ours, and half the round trip that told it (seconds)."""
 
     offset_seconds: float
     uncertainty_seconds: float
@@ -205,6 +206,7 @@ class MarksClient:
         self._closing = False
         self._clock: ClockOffset | None = None
         self._clock_at = -math.inf
+        self._clock_doubted = False
         self._sender: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -288,6 +290,7 @@ class MarksClient:
             self.delivery.duplicates += int(answer["duplicates"])
         except _NO_ANSWER as error:
             self.delivery.last_error = f"{self.url}: {type(error).__name__}: {error}"
+            self._clock_doubted = True
             return False
         for _ in batch:
             self._queue.popleft()
@@ -306,19 +309,19 @@ class MarksClient:
         )
 
     async def _offset(self) -> ClockOffset:
-        """The clock offset, measured anew when it is old: wall clocks drift apart.
-
-        A new measurement that is worse than the old one has become stays unused.
-        """
+        """The clock offset, measured anew when it is old, as clocks drift apart, or when the
+        exporter was away: it may have been restarted, and have another clock."""
         known, age = self._clock, time.monotonic() - self._clock_at
-        if known is not None and age <= _CLOCK_VALID_S:
+        if known is not None and age <= _CLOCK_VALID_S and not self._clock_doubted:
             return known
         best = await self._measure_clock()
         if known is not None:
             by_now = known.uncertainty_seconds + _CLOCK_DRIFT * age
-            if by_now < best.uncertainty_seconds:
-                return known
-        self._clock, self._clock_at = best, time.monotonic()
+            apart = abs(best.offset_seconds - known.offset_seconds)
+            # Kept where it is the better one of two that agree; else one of the clocks is new.
+            if by_now < best.uncertainty_seconds and apart <= by_now + best.uncertainty_seconds:
+                best = ClockOffset(known.offset_seconds, by_now)
+        self._clock, self._clock_at, self._clock_doubted = best, time.monotonic(), False
         return best
 
     async def _measure_clock(self) -> ClockOffset:
@@ -334,7 +337,7 @@ class MarksClient:
         return best
 
     async def _probe_clock(self) -> ClockOffset:
-        sent_unix, sent = time.time(), time.monotonic()
+        sent_unix, sent = steady_clock.now(), time.monotonic()
         response = await self._http.get("/v1/clock")
         half = (time.monotonic() - sent) / 2
         response.raise_for_status()

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
-from exporter import stages
+from exporter import stages, steady_clock
 from exporter.stages import Outcome, Phase
 from loadgen import opentalking
 from loadgen.errors import Cause, TargetError
@@ -226,7 +226,7 @@ class Session:
             )
         )
         self._creation.add_done_callback(self._tell_id)
-        self._zero, self._started_unix = time.monotonic(), time.time()
+        self._zero, self._started_unix = time.monotonic(), steady_clock.now()
         self._marks[stages.SESSION_REQUESTED] = 0.0
         created = await asyncio.shield(self._creation)
         self._mark(stages.SESSION_CREATED, time.monotonic())
@@ -438,7 +438,7 @@ class Session:
 
     def _begin(self, live: _LiveTurn, at: float) -> None:
         """The input is complete: the turn's zero."""
-        live.begun, live.started_unix = at, time.time()
+        live.begun, live.started_unix = at, steady_clock.now()
         live.watch = TurnWatch(at, self._limits.turn)
         self._meter.begin_turn(at)
         self._sink.send(

@@ -17,6 +17,7 @@ from typing import Any, Final
 import httpx
 from httpx_sse import EventSource, SSEError
 
+from exporter import steady_clock
 from loadgen.errors import Cause, TargetError
 
 SILENCE_LIMIT_S: Final = 75.0
@@ -34,7 +35,7 @@ class Event:
     at: float
     """Arrival, `time.monotonic()` seconds."""
     unix: float
-    """Arrival, seconds since the Unix epoch."""
+    """Arrival, seconds since the Unix epoch, on `exporter.steady_clock`."""
 
 
 async def events(response: httpx.Response) -> AsyncGenerator[Event, None]:
@@ -46,7 +47,7 @@ async def events(response: httpx.Response) -> AsyncGenerator[Event, None]:
     """
     try:
         async for sse in EventSource(response).aiter_sse():
-            at, unix = time.monotonic(), time.time()
+            at, unix = time.monotonic(), steady_clock.now()
             if sse.event == _PING:
                 continue
             try:

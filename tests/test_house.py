@@ -17,7 +17,7 @@ WIRE_VOCABULARY = ROOT / "exporter" / "upstream.py"
 
 MAY_IMPORT = {
     "exporter": {"exporter"},
-    "loadgen": {"loadgen", "exporter.stages"},
+    "loadgen": {"loadgen", "exporter.stages", "exporter.steady_clock"},
     "report": {"report", "exporter.stages", "exporter.gauges"},
     "talkscope": {"talkscope", "exporter", "loadgen", "report"},
 }

@@ -1,7 +1,9 @@
-"""The exporter's wall clock on ours: round trips in, an offset out.
+"""The exporter's clock on ours: round trips in, an offset out.
 
-It must not know how a round trip is made. The rule is that of `loadgen.marks`: the best of
-several, more of them while both sides seem busy, measured again when it is old.
+"Ours" is `exporter.steady_clock` in this process, so a step of the wall clock does not age the
+offset. It must not know how a round trip is made. The rule is that of `loadgen.marks`: the best of
+several, more of them while both sides seem busy, measured again when it is old or the exporter was
+away, as it may have been restarted.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
+
+from exporter import steady_clock
 
 _PROBES, _PROBES_MOST = 5, 40
 _GOOD_S: Final = 0.001
@@ -22,32 +26,39 @@ _DRIFT: Final = 15e-6
 
 @dataclass(frozen=True, slots=True)
 class ClockOffset:
-    """The exporter's wall clock minus ours, and half the round trip that told it (seconds)."""
+    """The exporter's clock minus ours, and half the round trip that told it (seconds)."""
 
     offset_seconds: float
     uncertainty_seconds: float
 
 
 class ExporterClock:
-    """Keeps the offset; `ask` returns the exporter's wall clock or raises."""
+    """Keeps the offset; `ask` returns the exporter's clock or raises."""
 
     def __init__(self, ask: Callable[[], float]) -> None:
         self._ask = ask
         self._known: ClockOffset | None = None
         self._known_at = -math.inf
+        self._doubted = False
 
     def offset(self) -> ClockOffset:
         """The offset; raises what `ask` raises."""
         known, age = self._known, time.monotonic() - self._known_at
-        if known is not None and age <= _VALID_S:
+        if known is not None and age <= _VALID_S and not self._doubted:
             return known
         best = self._measure()
         if known is not None:
             by_now = known.uncertainty_seconds + _DRIFT * age
-            if by_now < best.uncertainty_seconds:
-                return known
-        self._known, self._known_at = best, time.monotonic()
+            apart = abs(best.offset_seconds - known.offset_seconds)
+            # Kept where it is the better one of two that agree; else one of the clocks is new.
+            if by_now < best.uncertainty_seconds and apart <= by_now + best.uncertainty_seconds:
+                best = ClockOffset(known.offset_seconds, by_now)
+        self._known, self._known_at, self._doubted = best, time.monotonic(), False
         return best
+
+    def was_away(self) -> None:
+        """The exporter did not answer: it may come back with another clock."""
+        self._doubted = True
 
     def _measure(self) -> ClockOffset:
         begun = time.monotonic()
@@ -60,7 +71,7 @@ class ExporterClock:
         return best
 
     def _probe(self) -> ClockOffset:
-        sent_unix, sent = time.time(), time.monotonic()
+        sent_unix, sent = steady_clock.now(), time.monotonic()
         theirs = self._ask()
         half = (time.monotonic() - sent) / 2
         return ClockOffset(theirs - (sent_unix + half), half)

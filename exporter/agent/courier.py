@@ -189,6 +189,7 @@ class Courier:
         self.delivery.refused += len(refused)
 
     def _is_away(self, error: Exception) -> None:
+        self._clock.was_away()
         if self._reached is not False:
             log.warning(
                 "the exporter at %s does not answer (%s: %s): keeping up to %d records",

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from exporter import steady_clock
 from exporter.stages import ProcessRole
 
 REPORT_S: Final = 5.0
@@ -143,7 +144,7 @@ def read(
 ) -> ProcessReading:
     """Read the levels now, in the event loop, where they do not move meanwhile."""
     media = levels.media() if levels.media is not None else None
-    return ProcessReading(role, time.time(), lag, media, levels.backlog, losses)
+    return ProcessReading(role, steady_clock.now(), lag, media, levels.backlog, losses)
 
 
 def _resident_bytes() -> int | None:

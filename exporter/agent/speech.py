@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from typing import Any, Final, Literal
 
-from exporter import stages
+from exporter import stages, steady_clock
 from exporter.agent.asked import Asked
 from exporter.stages import Outcome
 
@@ -39,9 +39,10 @@ class Speech:
         self.over = False
         self.llm_model: str | None = None
         self._asked = asked or Asked()
-        self._before = dict(self._asked.marks)
+        before = dict(self._asked.marks)
         if enqueued_unix is not None:
-            self._before[stages.INPUT_ENQUEUED] = enqueued_unix
+            before[stages.INPUT_ENQUEUED] = enqueued_unix
+        self._before = {name: steady_clock.from_wall(at) for name, at in before.items()}
         self._entered: float | None = None
         self._entered_unix = 0.0
         self._marks: dict[str, float] = {}
@@ -61,7 +62,7 @@ class Speech:
         """The pipeline began to work on it at `at`."""
         if self._entered is None:
             self._entered = at
-            self._entered_unix = time.time() - (time.perf_counter() - at)
+            self._entered_unix = steady_clock.now() - (time.perf_counter() - at)
 
     def mark(self, name: str, at: float) -> None:
         """Note the first time of something."""

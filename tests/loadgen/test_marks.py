@@ -171,6 +171,46 @@ def test_the_clock_offset_is_measured():
     assert abs(clock["offset_seconds"] - 3600.0) <= clock["uncertainty_seconds"] + 0.001
 
 
+def offsets(exporter):
+    return [batch["clock"]["offset_seconds"] for batch in exporter.batches]
+
+
+def test_a_step_of_our_wall_clock_moves_nothing(monkeypatch):
+    with exporting() as exporter:
+        exporter.clock_ahead = 100.0
+
+        async def scene():
+            wall = time.time
+            async with MarksClient(exporter.url) as client:
+                client.send(event(1))
+                await until(lambda: len(exporter.batches) == 1)
+                monkeypatch.setattr(time, "time", lambda: wall() + 3600.0)
+                # The exporter's clock is not stepped either.
+                exporter.clock_ahead -= 3600.0
+                exporter.fail.append((503, {}))
+                client.send(event(2))
+
+        asyncio.run(scene())
+        assert offsets(exporter) == pytest.approx([100.0, 100.0], abs=0.05)
+
+
+def test_an_exporter_that_was_away_is_asked_for_its_clock_again():
+    with exporting() as exporter:
+
+        async def scene():
+            async with MarksClient(exporter.url) as client:
+                client.send(event(1))
+                await until(lambda: len(exporter.batches) == 1)
+                exporter.clock_ahead = 7.0
+                client.send(event(2))
+                await until(lambda: len(exporter.batches) == 2)
+                exporter.fail.append((503, {}))
+                client.send(event(3))
+
+        asyncio.run(scene())
+        assert offsets(exporter) == pytest.approx([0.0, 0.0, 7.0], abs=0.05)
+
+
 def test_many_records_go_in_batches_the_exporter_takes():
     with exporting() as exporter:
         send(exporter.url, [event(n) for n in range(2_500)])

@@ -8,9 +8,9 @@ from __future__ import annotations
 import functools
 import importlib
 import inspect
-import time
 from typing import Any, Final
 
+from exporter import steady_clock
 from exporter.agent.events import PublishedEvent
 from exporter.agent.hooks.setting import Hook, Watch
 
@@ -30,7 +30,7 @@ def _publishing(original: Any, watch: Watch) -> Any:
 
 def _relay(channel: str, message: str, prefix: str, watch: Watch) -> None:
     if channel.startswith(prefix):
-        watch.take(PublishedEvent(channel.removeprefix(prefix), time.time(), message))
+        watch.take(PublishedEvent(channel.removeprefix(prefix), steady_clock.now(), message))
 
 
 HOOKS: Final = (

@@ -16,7 +16,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from exporter import stages
+from exporter import stages, steady_clock
 from exporter.agent.asked import Asked, traceparent_of
 from exporter.agent.hooks.setting import Hook, Watch
 from exporter.agent.hooks.tasks import FIELD
@@ -36,7 +36,7 @@ class _Request:
     began_unix: float
     began: float
     heard: dict[str, float] = field(default_factory=dict)
-    """Marks of its speech recognition, on the wall clock."""
+    """Marks of its speech recognition."""
     created: tuple[str, str | None, str | None] | None = None
     """The session that was created for it, with its model and avatar."""
     answered: float | None = None
@@ -80,7 +80,7 @@ def _begin(scope: Mapping[str, Any], begun: list[_Request]) -> None:
     found = next((value for name, value in scope["headers"] if name == b"traceparent"), b"")
     path = tuple(scope["path"].strip("/").split("/"))
     traceparent = traceparent_of(found.decode("latin-1"))
-    begun.append(_Request(path, traceparent, time.time(), time.perf_counter()))
+    begun.append(_Request(path, traceparent, steady_clock.now(), time.perf_counter()))
 
 
 def _answering(send: Any, request: _Request, watch: Watch) -> Any:
@@ -134,7 +134,7 @@ def _recognizing(original: Any, watch: Watch) -> Any:
     @functools.wraps(original)
     def wrapper(*arguments: Any, **named: Any) -> Any:
         result = original(*arguments, **named)
-        watch.guard("speech recognition", _recognized, result, time.time())
+        watch.guard("speech recognition", _recognized, result, steady_clock.now())
         return result
 
     return wrapper
@@ -171,7 +171,8 @@ def _carry(task: Mapping[str, Any], carrying: list[Any]) -> None:
     if request is None or task["cmd"] not in _SPEAKING:
         return
     heard = request.heard or _transcripts.take(task["session_id"], task.get("text", ""))
-    told = Asked(request.traceparent, heard).to_json()
+    marks = {name: steady_clock.to_wall(at) for name, at in heard.items()}
+    told = Asked(request.traceparent, marks).to_json()
     if told:
         carrying.append({**task, FIELD: told})
 

@@ -108,6 +108,35 @@ def test_an_exporter_that_goes_away_and_comes_back_misses_nothing(carrying):
     assert courier.delivery.dropped == 0
 
 
+def test_a_step_of_our_wall_clock_moves_nothing(carrying, monkeypatch):
+    port, wall = free_port(), time.time
+    courier = carrying(f"http://127.0.0.1:{port}")
+    with receiver(port) as before:
+        courier.take(Event("a"))
+        before.wait_for("event", 1)
+    courier.take(Event("b"))
+    time.sleep(0.3)
+    monkeypatch.setattr(time, "time", lambda: wall() + 3600.0)
+    # The exporter's clock, which this process plays as well, is not stepped.
+    with receiver(port, ahead=AHEAD_S - 3600.0) as after:
+        after.wait_for("event", 1)
+    offsets = [clock["offset_seconds"] for clock in (*before.clocks, *after.clocks)]
+    assert offsets == pytest.approx([AHEAD_S, AHEAD_S], abs=0.1)
+
+
+def test_an_exporter_that_comes_back_is_asked_for_its_clock_again(carrying):
+    port = free_port()
+    courier = carrying(f"http://127.0.0.1:{port}")
+    with receiver(port) as before:
+        courier.take(Event("a"))
+        before.wait_for("event", 1)
+    courier.take(Event("b"))
+    time.sleep(0.3)
+    with receiver(port, ahead=7.0) as after:
+        after.wait_for("event", 1)
+    assert after.clocks[0]["offset_seconds"] == pytest.approx(7.0, abs=0.1)
+
+
 def test_a_server_error_is_retried(carrying):
     with receiver() as received:
         received.answers += [500, 429]

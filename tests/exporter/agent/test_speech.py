@@ -41,6 +41,17 @@ def test_marks_and_chunks_are_seconds_since_the_pipeline_began(speech):
     assert record["outcome"] == "completed"
 
 
+@pytest.mark.parametrize("step", [3600.0, -3600.0])
+def test_a_step_of_the_wall_clock_does_not_part_a_speech_from_its_request(monkeypatch, step):
+    begun, wall = time.time(), time.time
+    monkeypatch.setattr(time, "time", lambda: wall() + step)
+    speech = Speech("s", time.time() - 0.5)
+    speech.enter(time.perf_counter())
+    record = end(speech)
+    assert record["marks"][stages.INPUT_ENQUEUED] == pytest.approx(-0.5, abs=0.05)
+    assert record["started_unix"] == pytest.approx(begun, abs=0.5)
+
+
 def test_a_speech_that_never_began_has_no_record():
     assert end(Speech("s", None)) is None
 

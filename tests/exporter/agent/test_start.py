@@ -27,7 +27,7 @@ def test_only_what_opentalkings_environment_has_is_imported(path):
         else:
             continue
         for name in names:
-            ours = name.startswith(("exporter.agent", "exporter.stages"))
+            ours = name.startswith(("exporter.agent", "exporter.stages", "exporter.steady_clock"))
             assert ours or name.split(".")[0] in sys.stdlib_module_names, name
 
 
