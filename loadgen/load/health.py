@@ -64,20 +64,27 @@ class Health:
 
     async def run(self) -> None:
         """Sample until cancelled; the last, unfinished window is told then."""
+        loop = asyncio.get_running_loop()
         begun = _Instant.now()
+        self._sample_next(loop)
         try:
             while True:
-                now = time.monotonic()
-                due = next_look(now) + _BEHIND_S
-                await asyncio.sleep(due - now)
-                now = time.monotonic()
-                self._lags.append(max(0.0, now - due))
-                self._most_sessions = max(self._most_sessions, self._sessions())
-                if now - begun.monotonic >= WINDOW_S:
-                    begun = self._close_window(begun)
+                await asyncio.sleep(begun.monotonic + WINDOW_S - time.monotonic())
+                begun = self._close_window(begun)
         finally:
+            self._sampling.cancel()
             if time.monotonic() - begun.monotonic >= WINDOW_S / 2:
                 self._close_window(begun)
+
+    def _sample_next(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Not a task that sleeps: it would cost the loop one more round each time.
+        due = next_look(loop.time()) + _BEHIND_S
+        self._sampling = loop.call_at(due, self._sample, loop, due)
+
+    def _sample(self, loop: asyncio.AbstractEventLoop, due: float) -> None:
+        self._lags.append(max(0.0, loop.time() - due))
+        self._most_sessions = max(self._most_sessions, self._sessions())
+        self._sample_next(loop)
 
     def _close_window(self, begun: _Instant) -> _Instant:
         end = _Instant.now()

@@ -5,8 +5,9 @@ the buffer it was read into, with its arrival. It must not know RTP, ICE or aior
 (`is_supported`).
 
 A packet that carries the time of its receipt (`SO_TIMESTAMPNS`) loses nothing by waiting, so
-all sockets are looked at every few milliseconds, with one `recvmmsg` for what has gathered in
-each, instead of waking up for each packet: that is most of what receiving costs.
+all sockets are looked at together, with one `recvmmsg` for what has gathered in each, instead of
+waking up for each packet: that is most of what receiving costs. Only a lost packet is in a hurry,
+as the request for it cannot go out before: while there are any, looks are more frequent.
 """
 
 from __future__ import annotations
@@ -29,10 +30,14 @@ from cffi import FFI
 
 from loadgen.media.load import ReceiveLoad
 
-POLL_S: Final = 0.02
-"""Time between two looks at the sockets: a request for a lost packet goes out so much later, as
-a browser's does (libwebrtc, `NackRequester`). Waking up is most of what few sessions cost, 0.1 ms
-on a virtual machine, so more often would make them dearer than many."""
+POLL_S: Final = 0.04
+"""Time between two looks at the sockets. Waking up is most of what few sessions cost, 0.1 ms on a
+virtual machine, so more often would make them dearer than many."""
+HURRY_S: Final = 0.02
+"""The same where packets are lost: as often as a browser asks for them (libwebrtc,
+`NackRequester`). The other is a multiple of it."""
+_HURRY_FOR_S: Final = 1.0
+"""How long after a packet was missed."""
 _SLICE_S: Final = 0.001
 """Longest time at a stretch, so that the loop's other work is not late."""
 
@@ -65,8 +70,8 @@ class Taker(Protocol):
     def on_other(self, data: bytes, address: tuple[str, int]) -> None:
         """Any other datagram, such as STUN or DTLS."""
 
-    def on_pass(self, now: float) -> None:
-        """All that had arrived was handed over."""
+    def on_pass(self, now: float) -> bool:
+        """All that had arrived was handed over; returns whether a packet is missing."""
 
     def on_fault(self, error: Exception) -> None:
         """One of the other methods raised; the sockets of others are read on."""
@@ -91,6 +96,8 @@ class DatagramPoller:
         self._ready: deque[int] = deque()
         self._next = 0.0
         """When the sockets are looked at again, on the loop's clock."""
+        self._interval = POLL_S
+        self._missed_at = -math.inf
         self._takers: dict[int, Taker] = {}
         self._dropped: dict[int, int] = {}
         self._buffer = bytearray(_SLOTS * _SLOT_BYTES)
@@ -175,7 +182,9 @@ class DatagramPoller:
         """Begin a pass over the sockets that have datagrams."""
         assert self._epoll is not None
         self._ready = deque(n for n, _ in self._epoll.poll(0, max(1, len(self._takers))))
-        self._next = next_look(self._loop.time())
+        now = self._loop.time()
+        self._interval = HURRY_S if now - self._missed_at < _HURRY_FOR_S else POLL_S
+        self._next = next_look(now, self._interval)
         self._pass()
 
     def _pass(self) -> None:
@@ -202,11 +211,13 @@ class DatagramPoller:
                 oldest = min(oldest, first)
             now = time.monotonic()
             try:
-                taker.on_pass(now)
+                if taker.on_pass(now):
+                    self._missed_at = now
+                    self._next = min(self._next, next_look(now, HURRY_S))
             except Exception as error:
                 taker.on_fault(error)
         if packets:
-            self.load.note(max(0.0, now - oldest - POLL_S), packets, dropped)
+            self.load.note(max(0.0, now - oldest - self._interval), packets, dropped)
         if self._epoll is None:
             return
         if self._ready:
@@ -264,12 +275,12 @@ class DatagramPoller:
         return socket.inet_ntop(family, packed), port
 
 
-def next_look(at: float) -> float:
+def next_look(at: float, interval: float = POLL_S) -> float:
     """When the sockets are looked at next after `at`, both on the loop's clock.
 
     What is put off until then, because it is in no hurry, does not wake the process up.
     """
-    return (math.floor(at / POLL_S) + 1) * POLL_S
+    return (math.floor(at / interval) + 1) * interval
 
 
 _POLLERS: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, DatagramPoller] = (

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 _KEPT: Final = 20_000
-"""Delays kept when nobody asks: 100 s of passes."""
+"""Delays kept when nobody asks: minutes of passes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,12 +224,12 @@ class DirectReceiver:
 
     # --- feedback --------------------------------------------------------------------------
 
-    def on_pass(self, now: float) -> None:
-        """Ask for what is missing."""
+    def on_pass(self, now: float) -> bool:
+        """Ask for what is missing; returns whether a packet is."""
         video = self._current.get(Kind.VIDEO)
         pictures = self._meter.pictures
         if video is None or not pictures.wants_payload:
-            return
+            return False
         self._meter.expire(now)
         due = self._nacks.due(pictures.missing, now)
         own = video.medium.own_ssrc
@@ -240,6 +240,7 @@ class DirectReceiver:
         if self._key_frames.due(pictures.awaits_key, now, at_once=pictures.given_up):
             self._send(RtcpPsfbPacket(RTCP_PSFB_PLI, own, video.ssrc))
             self._meter.plis += 1
+        return bool(pictures.missing)
 
     def report(self, now: float) -> None:
         """Send receiver reports (RFC 3550, section 6.4.2)."""

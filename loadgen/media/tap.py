@@ -290,7 +290,7 @@ class _TakenTransport:
         self._timer = self._loop.call_at(self._next_report(), self._report)
         self._guarded(lambda: self.direct.report(time.monotonic()))
 
-    def _guarded(self, step: Callable[[], None]) -> None:
+    def _guarded(self, step: Callable[[], object]) -> None:
         try:
             step()
         except Exception as error:

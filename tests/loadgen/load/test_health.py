@@ -30,7 +30,7 @@ def windows(monkeypatch, during, *, sessions=lambda: 2, receive=lambda: None, se
 def test_a_stall_of_the_loop_shows_as_lag(monkeypatch):
     async def stall(_):
         await asyncio.sleep(0.05)
-        time.sleep(0.3)  # noqa: ASYNC251 (the stall under test)
+        time.sleep(0.35)  # noqa: ASYNC251 (the stall under test)
         await asyncio.sleep(0.3)
 
     told = windows(monkeypatch, stall)
