@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from exporter import stages
 from exporter.stages import Instrument, Scope, Source, Stage
-from loadgen.load.verdict import Window, flags
+from loadgen.load.verdict import Flag, Window, flags
 
 PREFIX: Final = "talkscope_loadgen_"
 
@@ -54,6 +54,9 @@ class Metrics:
         self._flagged = self._counter(
             "windows_flagged", "Windows in which the generator was late, by sign.", ("flag",)
         )
+        # There from the start: the first of a series that was not there is no increase.
+        for flag in Flag:
+            self._flagged.labels(flag.name.lower())
         self._drops = self._counter(
             "udp_dropped_datagrams", "Datagrams this machine dropped for full socket buffers."
         )

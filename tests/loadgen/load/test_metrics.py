@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from exporter import stages
 from exporter.stages import Outcome
 from loadgen.load.metrics import PREFIX, SEEN, Metrics
+from loadgen.load.verdict import Flag
 from tests.loadgen.load.test_verdict import BAD, GOOD
 
 
@@ -54,6 +55,13 @@ def test_what_was_taken_is_served_in_base_units(metrics):
     assert served[PREFIX + "av_drift_seconds_sum", "chat", "picture"] == pytest.approx(0.02)
     assert served[PREFIX + "loop_cpu_ratio",] == 0.9
     assert served[PREFIX + "windows_flagged_total", "loop_lag"] == 1
+
+
+def test_flags_are_there_before_the_first_so_that_it_is_an_increase():
+    served = samples(Metrics(lambda: 0, lambda: 0))
+    flags = [key for key in served if key[0] == PREFIX + "windows_flagged_total"]
+    assert len(flags) == len(Flag)
+    assert all(served[key] == 0 for key in flags)
 
 
 def test_what_was_not_sampled_is_not_there():
