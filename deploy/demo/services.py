@@ -12,7 +12,7 @@ import os
 import random
 import shutil
 import socket
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ AGENT = "exporter.agent"
 # What a process needs from its caller's environment. All else stays out: a stray OPENTALKING_*,
 # OMNIRT_*, FLASHTALK_*, PYTHONPATH or proxy variable would change what is measured.
 INHERITED = ("HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "PATH", "TZ", "USER")
+AGENTS_OWN = ("TALKSCOPE_TOKEN", "TALKSCOPE_TOKEN_FILE")
 
 # Below the range from which Linux gives ports to outgoing connections (32768 and up by default), so
 # that none of those can take a port between our looking and the child's binding it.
@@ -250,9 +251,12 @@ def _entry_point(settings: Settings, module: str, script: str) -> list[str]:
     return [str(opentalking_python(settings.venvs)), str(HERE / "with_logging.py"), *run]
 
 
+def _inherited(names: Sequence[str]) -> dict[str, str]:
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
 def _base_environment(settings: Settings) -> dict[str, str]:
-    inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
-    return inherited | {
+    return _inherited(INHERITED) | {
         "PYTHONUNBUFFERED": "1",
         "TMPDIR": str(settings.directory / "tmp"),
         "NO_PROXY": "*",
@@ -265,7 +269,7 @@ def _opentalking_environment(settings: Settings, ports: Ports) -> dict[str, str]
     path, agent = [str(HERE / "hooks")], {}
     if settings.agent is not None:
         path.append(str(CHECKOUT))
-        agent["TALKSCOPE_EXPORTER"] = settings.agent
+        agent = _inherited(AGENTS_OWN) | {"TALKSCOPE_EXPORTER": settings.agent}
     trust = {"SSL_CERT_FILE": str(settings.ca_bundle)} if settings.ca_bundle else {}
     return _base_environment(settings) | {
         **agent,

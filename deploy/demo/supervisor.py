@@ -184,7 +184,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--agent",
         metavar="URL",
-        help="run OpenTalking's processes under Talkscope's agent, which reports to this exporter",
+        help="run OpenTalking's processes under Talkscope's agent, which reports to this exporter "
+        "(with the token of TALKSCOPE_TOKEN or TALKSCOPE_TOKEN_FILE, if it asks for one)",
     )
     parser.add_argument(
         "--media-address",

@@ -30,7 +30,9 @@ TRUSTED_PERCENT = 70.0
 LARGEST = 200
 PEER_SESSIONS = 10
 FLAT_AMONG = (20, 80, 160)
-FLAT_ROUNDS = 5
+FLAT_ROUNDS = 9
+FLAT_SETTLE_S = 6.0
+"""A new session costs more for some seconds: with few, all are new at once."""
 RSS_S, RSS_EVERY_S, RSS_SETTLED_S = 600.0, 10.0, 120.0
 LONGEST_S = 200.0
 """For a receiving process, beyond the time that it measures."""
@@ -193,21 +195,19 @@ def loss() -> Measurement:
 
 
 def flat() -> Measurement:
-    """What a session costs among 20, 80 and 160, and what the process costs without any.
-
-    Twice: on a core that halts whenever nothing is to do, and on one that does not. What follows
-    a halt is slow, the more so on a virtual machine, and few sessions share that among them. It
-    says nothing of whether each session costs what the others do.
-    """
+    """What a session costs among 20, 80 and 160, and what the process costs without any."""
     with sender() as url:
-        halting, awake = [], []
-        for _ in range(FLAT_ROUNDS):
-            halting.append(_flat_round(url))
-            with _kept_awake():
-                awake.append(_flat_round(url))
+        rounds = [
+            {n: received(url, "ours", n, settle_s=FLAT_SETTLE_S, seconds=8.0) for n in FLAT_AMONG}
+            for _ in range(FLAT_ROUNDS)
+        ]
     few, some, many = FLAT_AMONG
-    total = _cpu_per_session(awake)
-    rss = {n: median((r[n].rss_mib - r[n].rss_mib_before) / n for r in awake) for n in FLAT_AMONG}
+    spread = {n: [r[n].cpu_percent_per_session for r in rounds] for n in FLAT_AMONG}
+    total = {n: median(spread[n]) for n in FLAT_AMONG}
+    rss = {n: median((r[n].rss_mib - r[n].rss_mib_before) / n for r in rounds) for n in FLAT_AMONG}
+    # Least squares over all accounts: process + sessions * each.
+    points = [(n, r[n].cpu_percent) for r in rounds for n in FLAT_AMONG]
+    each, process = linear_regression(*zip(*points, strict=True))
     return Measurement(
         name=FLAT,
         value=total[many],
@@ -217,9 +217,13 @@ def flat() -> Measurement:
         peer_value=total[few],
         conditions={
             "session": SESSION,
-            "core": "kept from halting by a loop that runs while nobody else wants it (SCHED_IDLE)",
-            "CPU": _flat_cpu(awake),
-            "CPU, core that halts": _flat_cpu(halting),
+            "rounds": f"{FLAT_ROUNDS} of 8 s each, medians; CPU per session in them: "
+            + "; ".join(
+                f"{n}: " + ", ".join(f"{v:.3f}" for v in values) for n, values in spread.items()
+            ),
+            "process": f"{process:.2f} % of a core whatever the number of sessions, and "
+            f"{each:.3f} % for each (least squares): the former is what {few} sessions share",
+            "CPU": f"largest is {_apart(total.values()):.2f} times the smallest",
             "memory": f"largest is {_apart(rss.values()):.2f} times the smallest",
         },
         figures={
@@ -228,42 +232,6 @@ def flat() -> Measurement:
             f"memory per session among {many}": (rss[many], rss[few], "MiB"),
         },
     )
-
-
-_FlatRound = dict[int, Account]
-
-
-def _flat_round(url: str) -> _FlatRound:
-    return {n: received(url, "ours", n, settle_s=1.5, seconds=10.0) for n in FLAT_AMONG}
-
-
-def _cpu_per_session(rounds: list[_FlatRound]) -> dict[int, float]:
-    return {n: median(r[n].cpu_percent_per_session for r in rounds) for n in FLAT_AMONG}
-
-
-def _flat_cpu(rounds: list[_FlatRound]) -> str:
-    # Least squares over all accounts: process + sessions * each.
-    points = [(n, r[n].cpu_percent) for r in rounds for n in FLAT_AMONG]
-    each, process = linear_regression(*zip(*points, strict=True))
-    spread = {n: [r[n].cpu_percent_per_session for r in rounds] for n in FLAT_AMONG}
-    return (
-        f"largest is {_apart(_cpu_per_session(rounds).values()):.2f} times the smallest, medians "
-        f"of {len(rounds)} rounds of 10 s ("
-        + "; ".join(f"{n}: " + ", ".join(f"{v:.3f}" for v in spread[n]) for n in FLAT_AMONG)
-        + f"); {process:.2f} % of a core whatever the number of sessions and {each:.3f} % for each "
-        "(least squares)"
-    )
-
-
-@contextlib.contextmanager
-def _kept_awake() -> Iterator[None]:
-    """Keep the receiving core busy whenever it is free."""
-    command = [*_on_core(-1), "chrt", "--idle", "0", "sh", "-c", "while :; do :; done"]
-    with subprocess.Popen(command) as child:
-        try:
-            yield
-        finally:
-            child.kill()
 
 
 def _apart(values: Iterable[float]) -> float:

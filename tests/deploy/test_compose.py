@@ -234,7 +234,7 @@ def test_the_exporter_accepts_its_environment(stack, tmp_path):
     assert (told.redis is not None) == ("redis" in stack)
 
 
-@pytest.mark.parametrize("name", ["probe", "locust-worker"])
+@pytest.mark.parametrize("name", ["probe", "locust-worker", "demo", "demo-viewer"])
 def test_who_sends_marks_has_the_token_that_the_exporter_asks_for(name):
     services = STACKS["ingest-token"]["services"]
     path = services[name]["environment"][exporter_token.FILE_VARIABLE]

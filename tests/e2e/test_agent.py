@@ -28,6 +28,7 @@ from tests.processes import ROOT, free_port
 pytestmark = pytest.mark.e2e
 
 TURNS = 2
+TOKEN = "told-to-the-demo"
 TOLERANCE_MS = 2.0
 BITS_32 = 0xFFFFFFFF
 
@@ -71,6 +72,7 @@ def observed(tmp_path_factory):
     """Two turns, seen by a client that tells the exporter nothing."""
     with pytest.MonkeyPatch.context() as patched, receiver() as received:
         patched.setattr(loadgen.session, "MediaMeter", _Meter)
+        patched.setenv("TALKSCOPE_TOKEN", TOKEN)
         options = ("--llm-text", SHORT_ANSWER, "--agent", received.url)
         with running(tmp_path_factory.mktemp("agent"), "unified", *options) as target:
             outcomes, meter = asyncio.run(_speak(target, TURNS))
@@ -78,6 +80,7 @@ def observed(tmp_path_factory):
             log = target.log.read_text()
     assert outcomes == [Outcome.COMPLETED] * TURNS
     assert received.refusals == []
+    assert set(received.authorizations) == {f"Bearer {TOKEN}"}
     return Observed(
         received.of_kind("pipeline"),
         received.of_kind("event"),
