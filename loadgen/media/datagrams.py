@@ -41,6 +41,10 @@ _HURRY_FOR_S: Final = 1.0
 _SLICE_S: Final = 0.001
 """Longest time at a stretch, so that the loop's other work is not late."""
 
+_BUFFER_BYTES: Final = 2**20
+"""Asked for each socket, so that a large key frame fits, which comes in one burst. The kernel gives
+at most twice `net.core.rmem_max`, and uses memory for what lies there only."""
+
 _SLOTS: Final = 32
 """Datagrams taken by one call."""
 _SLOT_BYTES: Final = 2_048
@@ -110,6 +114,7 @@ class DatagramPoller:
         if self._epoll is None:
             self._epoll = select.epoll()
             self._timer = self._loop.call_at(next_look(self._loop.time()), self._poll)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
         sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         sock.setsockopt(socket.SOL_SOCKET, _SO_RXQ_OVFL, 1)
         number = sock.fileno()
