@@ -17,6 +17,7 @@ import random
 import resource
 import sys
 import time
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -37,6 +38,8 @@ from loadgen.media.meter import MediaMeter
 from loadgen.media.peer import Peer, warm_up
 
 TURN_S = 5.0
+DELAYS_KEPT = 5_000
+"""Of the receive path's delays: those of the last 20 s of 200 sessions, and of more with fewer."""
 
 
 @dataclass(frozen=True)
@@ -246,7 +249,8 @@ async def _watched(
 ) -> tuple[list[verdict.Window], list[float]]:
     """What the load generator would say of so many seconds; and the receive path's delays."""
     windows: list[verdict.Window] = []
-    delays: list[float] = []
+    # Not all of an hour's: they would be taken for memory that sessions need.
+    delays: deque[float] = deque(maxlen=DELAYS_KEPT)
 
     def received() -> ReceiveWindow | None:
         if not ours:
@@ -262,7 +266,7 @@ async def _watched(
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
     received()
-    return windows, delays
+    return windows, list(delays)
 
 
 async def receive(task: Task) -> Account:
