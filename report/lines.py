@@ -191,7 +191,8 @@ def _lines(region: Region) -> Iterator[list[bytes]]:
     """The lines without their ends, many at a time."""
     begin, end = region.offset, region.offset + region.size
     wanted = _READ
-    with region.path.open("rb", buffering=0) as stream:
+    # Not unbuffered: that may read less than is asked for in the midst of a file.
+    with region.path.open("rb") as stream:
         while begin < end:
             stream.seek(begin)
             block = stream.read(min(wanted, end - begin))

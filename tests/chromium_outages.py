@@ -7,13 +7,9 @@ session of its own for each script, and each session goes through its script fro
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -22,7 +18,6 @@ from loadgen.media import ice
 from loadgen.media.meter import MediaMeter
 from loadgen.media.peer import Peer, warm_up
 from tests.chromium import Viewer, chromium_at
-from tests.processes import ROOT
 
 Script = Mapping[str, Any]
 """Of the sender's `Options`."""
@@ -56,19 +51,6 @@ class Pair:
     chromium: Account
     pauses: int
     """Of Chromium's freezes, those that it calls pauses."""
-
-
-@contextlib.contextmanager
-def sender(media: Path, width: int, height: int, seconds: int) -> Iterator[str]:
-    """The synthetic sender with media of that shape; yields its URL."""
-    command = [sys.executable, "-m", "tests.loadgen.sender", str(media)]
-    command += [str(width), str(height), str(seconds)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
-        try:
-            assert child.stdout is not None
-            yield child.stdout.readline().strip()
-        finally:
-            child.kill()
 
 
 class _Both:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -54,6 +54,21 @@ def process(
             except subprocess.TimeoutExpired:
                 child.kill()
                 child.wait()
+
+
+@contextlib.contextmanager
+def synthetic_sender(media: Path, *shape: int, prefix: Sequence[str] = ()) -> Iterator[str]:
+    """`tests.loadgen.sender` as a process of its own; yields its URL.
+
+    `shape` is width, height and seconds of the media; `prefix` the command that runs it.
+    """
+    command = [*prefix, sys.executable, "-m", "tests.loadgen.sender", str(media), *map(str, shape)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
+        try:
+            assert child.stdout is not None
+            yield child.stdout.readline().strip()
+        finally:
+            child.kill()
 
 
 @contextlib.contextmanager

@@ -11,14 +11,14 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from statistics import linear_regression, median
 from typing import Any
 
 from tests.bench.measurement import Measurement
 from tests.bench.receiving import Account
 from tests.loadgen.sender import FPS
-from tests.processes import ROOT
+from tests.processes import ROOT, synthetic_sender
 
 SESSIONS, RAMP, LOSS, FLAT = "loadgen-sessions", "loadgen-ramp", "loadgen-loss", "loadgen-flat"
 RSS = "loadgen-rss"
@@ -41,16 +41,9 @@ ARRIVALS = (
 )
 
 
-@contextlib.contextmanager
-def sender() -> Iterator[str]:
-    """The sender on the first core; yields its URL."""
-    command = [*_on_core(0), sys.executable, "-m", "tests.loadgen.sender", str(MEDIA)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as child:
-        try:
-            assert child.stdout is not None
-            yield child.stdout.readline().strip()
-        finally:
-            child.kill()
+def sender() -> contextlib.AbstractContextManager[str]:
+    """The sender on the first core; gives its URL."""
+    return synthetic_sender(MEDIA, prefix=_on_core(0))
 
 
 def received(url: str, receiver: str, sessions: int, *, seconds: float, **task: Any) -> Account:

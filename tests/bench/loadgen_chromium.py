@@ -21,8 +21,8 @@ from loadgen.opentalking import READY_STATES, Description, OpenTalking
 from talkscope import children
 from tests.bench.measurement import Measurement
 from tests.chromium import Viewer, chromium_at
-from tests.chromium_outages import Pair, sender, watch
-from tests.processes import ROOT
+from tests.chromium_outages import Pair, watch
+from tests.processes import ROOT, synthetic_sender
 
 FREEZES, KEYFRAME = "loadgen-freezes", "loadgen-keyframe"
 
@@ -46,7 +46,7 @@ READY_S = 120.0
 
 def freezes() -> Measurement:
     """Send outages to both and compare their accounts."""
-    with sender(MEDIA, 256, 256, 10) as url:
+    with synthetic_sender(MEDIA, 256, 256, 10) as url:
         rounds = [asyncio.run(watch(url, SCRIPTS, WATCHED_S)) for _ in range(ROUNDS)]
     pairs = [pair for one in rounds for pair in one.values()]
     for number, one in enumerate(rounds, 1):

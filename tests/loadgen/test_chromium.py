@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from tests.chromium_outages import STEADY_S, sender, watch
+from tests.chromium_outages import STEADY_S, watch
+from tests.processes import synthetic_sender
 
 pytestmark = [pytest.mark.e2e, pytest.mark.alone]
 
@@ -26,7 +27,7 @@ FROZEN_S = {"sender": 1.4, "network": 1.4, "unrepaired": 2.9, "nothing": 0.0}
 
 @pytest.fixture(scope="module")
 def pairs(tmp_path_factory):
-    with sender(tmp_path_factory.mktemp("media") / "media.pickle", 256, 256, 4) as url:
+    with synthetic_sender(tmp_path_factory.mktemp("media") / "media.pickle", 256, 256, 4) as url:
         return asyncio.run(watch(url, SCRIPTS, 9.0))
 
 

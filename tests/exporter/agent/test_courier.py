@@ -1,3 +1,4 @@
+import contextlib
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,27 @@ def carrying():
     yield make
     for courier in made:
         courier.close(0.0)
+
+
+@contextlib.contextmanager
+def away(carrying, *events, ahead=AHEAD_S, meanwhile=lambda: None):
+    """An exporter goes, `events` come, it is back with its clock so far ahead.
+
+    Yields what it received before, what it receives now, and the courier.
+    """
+    port = free_port()
+    courier = carrying(f"http://127.0.0.1:{port}")
+    with receiver(port) as before:
+        courier.take(Event("before"))
+        before.wait_for("event", 1)
+    for event in events:
+        courier.take(Event(event))
+        # So long that it is noticed.
+        time.sleep(0.3)
+    meanwhile()
+    with receiver(port, ahead=ahead) as after:
+        after.wait_for("event", len(events))
+        yield before, after, courier
 
 
 def names(received):
@@ -94,47 +116,26 @@ def test_an_exporter_that_comes_late_gets_what_the_queue_holds(carrying):
 
 
 def test_an_exporter_that_goes_away_and_comes_back_misses_nothing(carrying):
-    port = free_port()
-    courier = carrying(f"http://127.0.0.1:{port}")
-    with receiver(port) as before:
-        courier.take(Event("a"))
-        before.wait_for("event", 1)
-    courier.take(Event("b"))
-    time.sleep(0.3)
-    courier.take(Event("c"))
-    with receiver(port) as after:
-        after.wait_for("event", 2)
-        assert names(after) == ["b", "c"]
-    assert courier.delivery.dropped == 0
+    with away(carrying, "a", "b") as (_, after, courier):
+        assert names(after) == ["a", "b"]
+        assert courier.delivery.dropped == 0
 
 
 def test_a_step_of_our_wall_clock_moves_nothing(carrying, monkeypatch):
-    port, wall = free_port(), time.time
-    courier = carrying(f"http://127.0.0.1:{port}")
-    with receiver(port) as before:
-        courier.take(Event("a"))
-        before.wait_for("event", 1)
-    courier.take(Event("b"))
-    time.sleep(0.3)
-    monkeypatch.setattr(time, "time", lambda: wall() + 3600.0)
+    wall = time.time
+
+    def step():
+        monkeypatch.setattr(time, "time", lambda: wall() + 3600.0)
+
     # The exporter's clock, which this process plays as well, is not stepped.
-    with receiver(port, ahead=AHEAD_S - 3600.0) as after:
-        after.wait_for("event", 1)
-    offsets = [clock["offset_seconds"] for clock in (*before.clocks, *after.clocks)]
-    assert offsets == pytest.approx([AHEAD_S, AHEAD_S], abs=0.1)
+    with away(carrying, "a", ahead=AHEAD_S - 3600.0, meanwhile=step) as (before, after, _):
+        offsets = [clock["offset_seconds"] for clock in (*before.clocks, *after.clocks)]
+        assert offsets == pytest.approx([AHEAD_S, AHEAD_S], abs=0.1)
 
 
 def test_an_exporter_that_comes_back_is_asked_for_its_clock_again(carrying):
-    port = free_port()
-    courier = carrying(f"http://127.0.0.1:{port}")
-    with receiver(port) as before:
-        courier.take(Event("a"))
-        before.wait_for("event", 1)
-    courier.take(Event("b"))
-    time.sleep(0.3)
-    with receiver(port, ahead=7.0) as after:
-        after.wait_for("event", 1)
-    assert after.clocks[0]["offset_seconds"] == pytest.approx(7.0, abs=0.1)
+    with away(carrying, "a", ahead=7.0) as (_, after, _):
+        assert after.clocks[0]["offset_seconds"] == pytest.approx(7.0, abs=0.1)
 
 
 def test_a_server_error_is_retried(carrying):
